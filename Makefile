@@ -1,0 +1,103 @@
+# `make help` lists what there is to make. Everything happens in $(VENV), which makes itself.
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+LIBRARY := $(wildcard machio/csrc/*.c machio/csrc/linux/*.c)
+C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c)
+C_HEADERS := $(wildcard machio/csrc/*.h machio/csrc/linux/*.h tests/c/*.h) \
+	$(shell find machio/csrc/linux/include -name '*.h' 2>/dev/null)
+C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS))
+LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
+	-Imachio/csrc -Imachio/csrc/linux -Imachio/csrc/linux/include -Itests/c
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build demo test lint format clean
+
+help: ## list the targets
+	@echo "make ..."
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	    awk -F '|' '{ printf "%-8s %s\n", $$1, $$2 }'
+	@echo "with PYTHON=python3.12, VENV=.venv312, ARGS='-k handshake' (for test) if wanted"
+
+build: $(VENV)/.built ## make the environment and build machio in place
+
+demo: $(VENV)/.built ## watch two processes exchange port rights
+	@$(PY) examples/demo.py $(ARGS)
+
+test: $(VENV)/.built $(VENV)/.test ## run all tests, those in C included
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.dev $(C_SOURCES:%.c=build/lint/%.o) ## check style, types, layers and C warnings
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff format --check --quiet
+	@$(PY) -m mypy
+	@report=$$($(VENV)/bin/lint-imports --no-cache) || { echo "$$report"; exit 1; }
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FORMATTED)
+
+format: $(VENV)/.dev ## lay out all sources as the linters want them
+	@$(PY) -m ruff check --fix-only --quiet
+	@$(PY) -m ruff format --quiet
+	@$(VENV)/bin/clang-format -i $(C_FORMATTED)
+
+clean: ## remove everything that was made, the environment included
+	rm -rf $(VENV) build dist machio/*.so *.egg-info .*_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What a Python must have; the sentence that it exits with completes "python3.x ...".
+define CHECK_PYTHON
+import importlib.util, os, sys, sysconfig
+if sys.version_info < (3, 11):
+    sys.exit("is older than 3.11")
+if not importlib.util.find_spec("ensurepip"):
+    sys.exit("has no ensurepip (Debian: install python3-venv)")
+if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+    sys.exit("has no C headers (Debian: install python3-dev; Fedora: python3-devel)")
+endef
+export CHECK_PYTHON
+
+$(VENV)/.python:
+	@command -v $(firstword $(CC)) >/dev/null || \
+	    { echo >&2 "machio needs a C compiler, and '$(CC)' is not there"; exit 1; }
+	@reasons=; \
+	for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	    command -v $$python >/dev/null || { reasons="$$reasons\n  $$python: not there"; continue; }; \
+	    if reason=$$($$python -c "$$CHECK_PYTHON" 2>&1); then \
+	        echo "making $(VENV) with $$($$python --version)"; \
+	        $$python -m venv --clear $(VENV) && touch $@; exit; \
+	    fi; \
+	    reasons="$$reasons\n  $$python: $$(echo "$$reason" | head -n 1)"; \
+	done; \
+	printf >&2 'machio needs Python 3.11 or later; name one with make PYTHON=...%b\n' "$$reasons"; \
+	exit 1
+
+# A stage that is up to date is not run again: the second time nothing asks the network.
+$(VENV)/.build: $(VENV)/.python pyproject.toml
+	@echo "installing what the build needs"
+	@$(PIP) install 'pip>=25.1'
+	@$(PIP) install --group build
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.build machio_build.py $(LIBRARY) $(C_HEADERS)
+	@echo "building machio"
+	@CC='$(CC)' PYTHONWARNINGS=ignore $(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.build | $(VENV)/.built
+	@echo "installing what the tests need"
+	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.build
+	@echo "installing what the linters need"
+	@$(PIP) install --group dev
+	@touch $@
+
+build/lint/%.o: %.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	@$(CC) $(LINT_CFLAGS) -c $< -o $@

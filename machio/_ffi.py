@@ -1,0 +1,292 @@
+"""The only importer of `machio._mach`: thin, typed helpers around Mach's calls.
+
+Names are plain integers here and belong to whoever holds them. Every helper that can fail raises
+the `MachError` of what Mach returned; the two halves of `mach_msg` return the code instead, since
+their callers decide by it. No helper blocks unless it is given a timeout other than zero.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from machio._mach import ffi, lib
+
+from .errors import bootstrap_error, mach_error
+
+SEND: int = lib.MACH_SEND_MSG
+SEND_NOTIFY: int = lib.MACH_SEND_NOTIFY
+SEND_TIMEOUT: int = lib.MACH_SEND_TIMEOUT
+SEND_INTERRUPT: int = lib.MACH_SEND_INTERRUPT
+RECEIVE_TIMEOUT: int = lib.MACH_RCV_TIMEOUT
+RECEIVE_INTERRUPT: int = lib.MACH_RCV_INTERRUPT
+RECEIVE_LARGE: int = lib.MACH_RCV_LARGE
+# Every receive asks for the audit trailer: it is how a message tells who sent it.
+RECEIVE: int = lib.MACH_RCV_MSG | (lib.MACH_RCV_TRAILER_AUDIT << 24)
+RECEIVE_NOW: int = RECEIVE | RECEIVE_TIMEOUT | RECEIVE_LARGE
+SEND_NOW: int = SEND | SEND_TIMEOUT
+
+TYPE_DEAD_NAME: int = lib.MACH_PORT_TYPE_DEAD_NAME
+
+BUFFER_SIZE = 16 * 1024
+_POOLED = 8
+
+
+class Buffer:
+    """Memory for one message: `header` is what mach_msg takes, `view` what Python reads."""
+
+    __slots__ = ("_memory", "header", "size", "view")
+
+    def __init__(self, size: int) -> None:
+        self._memory = ffi.new("char[]", size)
+        self.header = ffi.cast("mach_msg_header_t *", self._memory)
+        self.view = memoryview(ffi.buffer(self._memory))
+        self.size = size
+
+
+# A pool rather than one buffer a thread: a signal handler or a finalizer may send in between.
+_pool: list[Buffer] = []
+
+
+def take_buffer(size: int = BUFFER_SIZE) -> Buffer:
+    """Return a buffer of at least `size` bytes that nobody else uses."""
+    if size <= BUFFER_SIZE:
+        try:
+            return _pool.pop()
+        except IndexError:
+            return Buffer(BUFFER_SIZE)
+    return Buffer(size)
+
+
+def return_buffer(buffer: Buffer) -> None:
+    """Take back what `take_buffer` gave."""
+    if buffer.size == BUFFER_SIZE and len(_pool) < _POOLED:
+        _pool.append(buffer)
+
+
+# A fork makes the child a new task with an empty name space. Whoever holds a name remembers the
+# number of the space it belongs to, and neither uses nor releases it in another.
+_space = 0
+
+
+def space() -> int:
+    """Return the number of this task's name space; a forked child has another one."""
+    return _space
+
+
+def _begin_new_space() -> None:
+    global _space
+    _space += 1
+
+
+os.register_at_fork(after_in_child=_begin_new_space)
+
+
+def task_self() -> int:
+    """Return the task's own name for itself; no uref is added (mach_task_self)."""
+    name: int = lib.mach_task_self()
+    return name
+
+
+def bootstrap_port() -> int:
+    """Return the name of the send right to the bootstrap server; no uref is added."""
+    name: int = lib.bootstrap_port
+    return name
+
+
+def _check(number: int, call: str) -> None:
+    if number:
+        raise mach_error(number, call)
+
+
+def allocate(right: int) -> int:
+    """Make a receive right or a port set; the caller owns it (mach_port_allocate)."""
+    name = ffi.new("mach_port_name_t *")
+    _check(lib.mach_port_allocate(lib.mach_task_self(), right, name), "mach_port_allocate")
+    return int(name[0])
+
+
+def deallocate(name: int) -> None:
+    """Drop one uref of a send, send-once or dead name; NULL and DEAD are ignored."""
+    _check(lib.mach_port_deallocate(lib.mach_task_self(), name), "mach_port_deallocate")
+
+
+def mod_refs(name: int, right: int, delta: int) -> None:
+    """Change the urefs that `name` holds of one kind of right (mach_port_mod_refs)."""
+    _check(lib.mach_port_mod_refs(lib.mach_task_self(), name, right, delta), "mach_port_mod_refs")
+
+
+def get_refs(name: int, right: int) -> int:
+    """Return the urefs that `name` holds of one kind of right (mach_port_get_refs)."""
+    refs = ffi.new("mach_port_urefs_t *")
+    _check(lib.mach_port_get_refs(lib.mach_task_self(), name, right, refs), "mach_port_get_refs")
+    return int(refs[0])
+
+
+def port_type(name: int) -> int:
+    """Return the MACH_PORT_TYPE bits of what `name` stands for (mach_port_type)."""
+    kind = ffi.new("mach_port_type_t *")
+    _check(lib.mach_port_type(lib.mach_task_self(), name, kind), "mach_port_type")
+    return int(kind[0])
+
+
+def is_dead(name: int) -> bool:
+    """Return whether `name` is a dead name."""
+    return bool(port_type(name) & TYPE_DEAD_NAME)
+
+
+def insert_right(name: int, poly: int, disposition: int) -> None:
+    """Put a right made or taken from `poly` under `name` (mach_port_insert_right)."""
+    code = lib.mach_port_insert_right(lib.mach_task_self(), name, poly, disposition)
+    _check(code, "mach_port_insert_right")
+
+
+def extract_right(name: int, disposition: int) -> int:
+    """Make or take a right from `name`; the caller owns it under the name returned."""
+    poly = ffi.new("mach_port_t *")
+    kind = ffi.new("mach_msg_type_name_t *")
+    code = lib.mach_port_extract_right(lib.mach_task_self(), name, disposition, poly, kind)
+    _check(code, "mach_port_extract_right")
+    return int(poly[0])
+
+
+def insert_member(member: int, port_set: int) -> None:
+    """Add a receive right to a port set, its other memberships untouched."""
+    code = lib.mach_port_insert_member(lib.mach_task_self(), member, port_set)
+    _check(code, "mach_port_insert_member")
+
+
+def extract_member(member: int, port_set: int) -> None:
+    """Remove a receive right from a port set."""
+    code = lib.mach_port_extract_member(lib.mach_task_self(), member, port_set)
+    _check(code, "mach_port_extract_member")
+
+
+def receive_status(name: int) -> tuple[int, ...]:
+    """Return the ten words of mach_port_status_t in their order (mach_port_get_attributes)."""
+    words = ffi.new("integer_t[10]")
+    count = ffi.new("mach_msg_type_number_t *", 10)
+    code = lib.mach_port_get_attributes(
+        lib.mach_task_self(), name, lib.MACH_PORT_RECEIVE_STATUS, words, count
+    )
+    _check(code, "mach_port_get_attributes")
+    return tuple(words)
+
+
+def set_queue_limit(name: int, limit: int) -> None:
+    """Set how many messages the port queues before senders wait (mach_port_set_attributes)."""
+    words = ffi.new("integer_t[1]", [limit])
+    code = lib.mach_port_set_attributes(
+        lib.mach_task_self(), name, lib.MACH_PORT_LIMITS_INFO, words, 1
+    )
+    _check(code, "mach_port_set_attributes")
+
+
+def request_notification(name: int, message_id: int, sync: int, notify: int, poly: int) -> int:
+    """Register or (notify 0) cancel a request (mach_port_request_notification).
+
+    Returns the send-once right registered before, which the caller owns, or 0.
+    """
+    previous = ffi.new("mach_port_t *")
+    code = lib.mach_port_request_notification(
+        lib.mach_task_self(), name, message_id, sync, notify, poly, previous
+    )
+    _check(code, "mach_port_request_notification")
+    return int(previous[0])
+
+
+def pid_for_task(name: int) -> int:
+    """Return the pid of the task whose task port `name` is (pid_for_task)."""
+    pid = ffi.new("int *")
+    _check(lib.pid_for_task(name, pid), "pid_for_task")
+    return int(pid[0])
+
+
+def send(buffer: Buffer, size: int, option: int, milliseconds: int = 0) -> int:
+    """Send the message in `buffer`; returns the code. Ownership as of mach_msg, SEND half."""
+    code: int = lib.mach_msg(buffer.header, option, size, 0, 0, milliseconds, 0)
+    return code
+
+
+def receive(buffer: Buffer, name: int, option: int, milliseconds: int = 0) -> int:
+    """Receive from a port or set into `buffer`; returns the code. The caller owns what arrived."""
+    code: int = lib.mach_msg(buffer.header, option, 0, buffer.size, name, milliseconds, 0)
+    return code
+
+
+def destroy(buffer: Buffer) -> None:
+    """Release every right and all memory of the message in `buffer` (mach_msg_destroy)."""
+    lib.mach_msg_destroy(buffer.header)
+
+
+def _bootstrap(number: int, call: str) -> None:
+    if number:
+        detail = lib.machio_last_error()
+        sentence = cast("bytes", ffi.string(detail)).decode(errors="replace") if detail else ""
+        raise bootstrap_error(number, call, sentence)
+
+
+def bootstrap_check_in(name: bytes) -> int:
+    """Return the receive right of the service, which the caller owns. May block."""
+    port = ffi.new("mach_port_t *")
+    code = lib.bootstrap_check_in(lib.bootstrap_port, name, port)
+    _bootstrap(code, f"bootstrap_check_in({name.decode()!r})")
+    return int(port[0])
+
+
+def bootstrap_look_up(name: bytes) -> int:
+    """Return a send right to the service, which the caller owns. May block."""
+    port = ffi.new("mach_port_t *")
+    code = lib.bootstrap_look_up(lib.bootstrap_port, name, port)
+    _bootstrap(code, f"bootstrap_look_up({name.decode()!r})")
+    return int(port[0])
+
+
+def bootstrap_register(name: bytes, port: int) -> None:
+    """Give the bootstrap server a copy of a send right under a service name. May block."""
+    code = lib.bootstrap_register(lib.bootstrap_port, name, port)
+    _bootstrap(code, f"bootstrap_register({name.decode()!r})")
+
+
+class Kqueue:
+    """A kqueue and its fd. `change` may be called from any thread, `events` by one at a time."""
+
+    BATCH = 64
+
+    def __init__(self) -> None:
+        self.fd: int = lib.kqueue()
+        if self.fd < 0:
+            raise OSError(ffi.errno, f"kqueue: {os.strerror(ffi.errno)}")
+        self._events = ffi.new("struct kevent64_s[]", self.BATCH)
+        self._now = ffi.new("struct timespec *")
+
+    def change(self, ident: int, event_filter: int, flags: int, udata: int = 0) -> None:
+        """Register or delete one event. Raises OSError."""
+        change = ffi.new(
+            "struct kevent64_s *",
+            {"ident": ident, "filter": event_filter, "flags": flags, "udata": udata},
+        )
+        if lib.kevent64(self.fd, change, 1, ffi.NULL, 0, 0, self._now) < 0:
+            raise OSError(ffi.errno, f"kevent64: {os.strerror(ffi.errno)}")
+
+    def events(self) -> list[tuple[int, int]]:
+        """Return (udata, flags) of what has happened, at most BATCH at a time, without waiting."""
+        events: Any = self._events
+        count = lib.kevent64(self.fd, ffi.NULL, 0, events, self.BATCH, 0, self._now)
+        return [(events[index].udata, events[index].flags) for index in range(count)]
+
+    def close(self) -> None:
+        """Close the fd; idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+EVFILT_MACHPORT: int = lib.EVFILT_MACHPORT
+EVFILT_READ: int = lib.EVFILT_READ
+EVFILT_WRITE: int = lib.EVFILT_WRITE
+EV_ADD: int = lib.EV_ADD
+EV_CLEAR: int = lib.EV_CLEAR
+EV_DELETE: int = lib.EV_DELETE
+EV_ONESHOT: int = lib.EV_ONESHOT
+EV_EOF: int = lib.EV_EOF

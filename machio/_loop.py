@@ -1,0 +1,279 @@
+"""The adapter between Mach and an asyncio event loop: one kqueue a loop, its fd given once to it.
+
+How waiting works. Whoever wants something (a message, room in a queue) first *attempts* it without
+blocking, and only on "not now" stands in a `Line` and waits to be woken. A wake-up carries nothing:
+it means "attempt again". So a message is either still queued or was returned to the one task whose
+own step received it; cancelling a task that was woken loses nothing, it only passes the wake-up on.
+Lines are first in, first out: a newcomer does not attempt while others stand before it.
+
+Registrations are edge-triggered (EV_CLEAR): an event comes when a queue goes from empty to not
+empty. That suffices, because nobody waits who has not found the queue empty first, and because
+whoever leaves the line wakes the next, for whom there may be more.
+
+The kqueue also watches pipes for end of file (EVFILT_WRITE, EV_EOF), rather than `loop.add_reader`
+on the write end: that one is level-triggered, reports a half-shut socket as readable for ever, and
+would tell "no reader left" from "readable" only by a poll of its own. EV_EOF of EVFILT_WRITE means
+exactly "nobody can read what is written here", for pipes and sockets, and comes once.
+
+A kqueue does not outlive a fork: in a child, an adapter is forgotten without touching its fd.
+Threads: an adapter belongs to the thread of its loop; only `Adapter.post` may be called by others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import _ffi
+from ._ffi import EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+T = TypeVar("T")
+
+
+class _Waiter:
+    """A task's place in a line; `future` is what it sleeps on, if it sleeps."""
+
+    __slots__ = ("expired", "future")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] | None = None
+        self.expired = False
+
+    def wake(self) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
+
+    def expire(self) -> None:
+        self.expired = True
+        self.wake()
+
+
+class Line(Generic[T]):
+    """Tasks of one loop that wait for the same thing, first in, first out."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self) -> None:
+        self._waiters: deque[_Waiter] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def wake(self) -> None:
+        """Let the first attempt again; as it leaves, by success or error, it wakes the next."""
+        if self._waiters:
+            self._waiters[0].wake()
+
+    async def stand(
+        self, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
+    ) -> T | None:
+        """Return what `attempt` returns once it is this task's turn and that is not None.
+
+        `attempt` must not block; what it raises ends the wait. After `timeout` seconds: None.
+        `attempted` says that the caller has just attempted in vain. Cancellation leaves no trace.
+        """
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter()
+        timer = None if timeout is None else loop.call_later(max(timeout, 0), waiter.expire)
+        self._waiters.append(waiter)
+        try:
+            while True:
+                if self._waiters[0] is waiter and not attempted:
+                    result = attempt()
+                    if result is not None:
+                        return result
+                attempted = False
+                if waiter.expired:
+                    return None
+                waiter.future = loop.create_future()
+                await waiter.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            first = self._waiters[0] is waiter
+            self._waiters.remove(waiter)
+            if first:
+                self.wake()
+
+
+class Watch:
+    """One registration in a kqueue: an ident, a filter, and whom to tell."""
+
+    __slots__ = ("_serial", "adapter", "eof", "filter", "ident", "line", "on_event")
+
+    def __init__(
+        self, adapter: Adapter, ident: int, event_filter: int, flags: int, serial: int
+    ) -> None:
+        self.adapter = adapter
+        self.ident = ident
+        self.filter = event_filter
+        self.line: Line[object] = Line()
+        self.eof = False
+        self.on_event: Callable[[], None] | None = None
+        self._serial = serial
+        adapter.kqueue.change(ident, event_filter, EV_ADD | flags, serial)
+
+    def fire(self, flags: int) -> None:
+        """Tell of an event that the kqueue has reported."""
+        if flags & EV_EOF:
+            self.eof = True
+        self.line.wake()
+        if self.on_event is not None:
+            self.on_event()
+
+    def close(self) -> None:
+        """Remove the registration; whoever stands in its line attempts again. Idempotent."""
+        adapter = self.adapter
+        if adapter.forget(self._serial):
+            # A port that is gone has taken its registration with it.
+            with contextlib.suppress(OSError):
+                adapter.kqueue.change(self.ident, self.filter, EV_DELETE)
+        if self.line:
+            adapter.post(self.line.wake)
+
+
+class Adapter:
+    """One event loop's kqueue and its registrations. Get it with `current`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The loop holds the adapter by its reader; a strong reference back would keep both alive.
+        self._loop = weakref.ref(loop)
+        self._serials = itertools.count(1)
+        self._watches: dict[int, Watch] = {}
+        self._at_close: list[Callable[[], None]] = []
+        self.space = _ffi.space()
+        self.closed = False
+        self.mailbox: Any = None  # the notify port; _requests.py keeps it here
+        self.kqueue = _ffi.Kqueue()
+        try:
+            loop.add_reader(self.kqueue.fd, self._drain)
+        except BaseException:
+            self.kqueue.close()
+            raise
+        self._farewell: AsyncGenerator[None, None] | None = self._wait_for_shutdown()
+        # One step, by hand: the loop now knows the generator and will end it before it closes.
+        with contextlib.suppress(StopIteration):
+            self._farewell.__anext__().send(None)
+
+    async def _wait_for_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def watch(self, ident: int, event_filter: int, flags: int) -> Watch:
+        """Register an event; the caller closes the watch, before the fd. Raises OSError."""
+        if self.closed:
+            raise UsageError("the event loop is shutting down")
+        serial = next(self._serials)
+        watch = Watch(self, ident, event_filter, flags, serial)
+        self._watches[serial] = watch
+        return watch
+
+    def watch_port(self, name: int) -> Watch:
+        """Watch a receive right or a port set for messages and for its end."""
+        return self.watch(name, _ffi.EVFILT_MACHPORT, EV_CLEAR)
+
+    def watch_reader(self, fd: int) -> Watch:
+        """Watch a pipe or socket for something to read, end of file included."""
+        return self.watch(fd, _ffi.EVFILT_READ, EV_CLEAR)
+
+    def watch_writer(self, fd: int) -> Watch:
+        """Watch a pipe or socket for room to write, and for the end of its readers (`eof`)."""
+        return self.watch(fd, _ffi.EVFILT_WRITE, EV_CLEAR)
+
+    def forget(self, serial: int) -> bool:
+        """Drop a watch; True if it is still registered in a kqueue of this task."""
+        return self._watches.pop(serial, None) is not None and self.usable()
+
+    def at_close(self, call: Callable[[], None]) -> None:
+        """Have something called while the adapter closes, the kqueue still being open."""
+        self._at_close.append(call)
+
+    def usable(self) -> bool:
+        """Tell whether the kqueue is open and this is the process that made it."""
+        return not self.closed and self.space == _ffi.space()
+
+    def alive(self) -> bool:
+        """Tell whether the adapter is usable and its loop not closed."""
+        loop = self._loop()
+        return self.usable() and loop is not None and not loop.is_closed()
+
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in the adapter's own loop."""
+        return asyncio._get_running_loop() is self._loop()  # noqa: SLF001 - the call that never raises
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Call something in the loop: at once if this is its thread, else soon. Never raises."""
+        if self.is_here():
+            call()
+            return
+        loop = self._loop()
+        if loop is not None and self.space == _ffi.space():
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(call)
+
+    def _drain(self) -> None:
+        # The fd is level-triggered for the loop and goes quiet once the kqueue has nothing more.
+        while self.usable():
+            events = self.kqueue.events()
+            for serial, flags in events:
+                watch = self._watches.get(serial)
+                if watch is not None:
+                    watch.fire(flags)
+            if len(events) < _ffi.Kqueue.BATCH:
+                return
+
+    def close(self) -> None:
+        """Close the kqueue; whoever waits attempts again, and fails. Idempotent."""
+        if self.closed:
+            return
+        if self.space != _ffi.space():
+            # The fd number may be another file's by now, and the loop's selector is the parent's.
+            self.closed = True
+            self.kqueue.fd = -1
+            return
+        for call in self._at_close:
+            call()
+        self.closed = True
+        self._farewell = None  # it refers to the loop
+        watches = list(self._watches.values())
+        self._watches.clear()
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self.kqueue.fd)
+        self.kqueue.close()
+        for watch in watches:
+            watch.line.wake()
+
+
+_adapters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Adapter] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def current() -> Adapter:
+    """Return the running loop's adapter, made on first use. Raises RuntimeError outside a loop."""
+    loop = asyncio.get_running_loop()
+    adapter = _adapters.get(loop)
+    if adapter is not None and adapter.usable():
+        return adapter
+    for other, stale in list(_adapters.items()):
+        if other.is_closed():  # it was closed without asyncio.run's courtesies
+            stale.close()
+            del _adapters[other]
+    adapter = Adapter(loop)
+    _adapters[loop] = adapter
+    return adapter

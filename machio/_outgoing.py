@@ -1,0 +1,188 @@
+"""One message on its way out: who owns each right in it, at every moment.
+
+Rights that move are taken out of their objects before anything else happens. From then on there are
+three states, and `give_back` undoes each of them exactly:
+
+- not attempted yet: the names are the ones taken;
+- refused before the kernel took anything (phase A): the same;
+- taken and returned (the queue stayed full, a signal came, no memory): the kernel has rewritten the
+  buffer. COPY and MAKE have become MOVE, each with an extra right that belongs to this message
+  alone, and a right may have come back under another name. The buffer is a complete message now:
+  it may be sent again as it is, whatever happens to the objects it was made from.
+
+If the kernel refuses a right in the body, it has destroyed the whole message (phase B): the objects
+of the rights that were to move stay empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from . import _ffi, _wire
+from ._right import Right
+from .codes import SHORTAGE_MASK, SendCode, split
+from .errors import MachError, UsageError, mach_error
+from .messages import Disposition, PortRightType
+
+if TYPE_CHECKING:
+    from .messages import Carried, Message
+
+# What the kernel returned to the sender, in the buffer (pseudo-receive).
+_RETURNED = frozenset((SendCode.TIMED_OUT, SendCode.INTERRUPTED, SendCode.NO_BUFFER))
+# What the kernel took and destroyed; 0 is the bare code of MACH_MSG_VM_KERNEL on its own.
+_CONSUMED = frozenset(
+    (
+        0,
+        SendCode.INVALID_RIGHT,
+        SendCode.INVALID_MEMORY,
+        SendCode.NO_GRANT_DEST,
+        SendCode.MSG_FILTERED,
+        SendCode.INVALID_OPTIONS,
+    )
+)
+_MOVES = frozenset((Disposition.MOVE_RECEIVE, Disposition.MOVE_SEND, Disposition.MOVE_SEND_ONCE))
+
+
+class _Cargo:
+    """One right in the message: its object, what is done with it, where its name stands."""
+
+    __slots__ = ("at", "disposition", "name", "right")
+
+    def __init__(self, right: Right | None, disposition: Disposition, at: int) -> None:
+        self.right = right
+        self.disposition = disposition
+        self.at = at
+        self.name = _wire.NAME_NULL  # filled in when a right that moves is taken
+
+    def take(self) -> None:
+        if self.right is not None and self.disposition in _MOVES:
+            self.name = self.right.release()
+
+    def entry(self) -> tuple[int, int]:
+        if self.right is None or self.disposition in _MOVES:
+            return self.name, self.disposition
+        return self.right.name, self.disposition
+
+    def give_back(self, name: int, rewritten: bool) -> None:
+        """Restore one owner's claim; `name` is what stands in the buffer."""
+        if self.right is None or name in (_wire.NAME_NULL, _wire.NAME_DEAD):
+            return
+        if self.disposition in _MOVES:
+            self.right.restore(name)
+        elif rewritten:
+            with contextlib.suppress(MachError):
+                _ffi.deallocate(name)
+
+
+class Outgoing:
+    """A message being sent. Use `attempt` until it succeeds or raises, else `give_back`.
+
+    Raises UsageError and RightClosedError when it is made, with every object as it was.
+    """
+
+    __slots__ = ("_buffer", "_cargo", "_destination", "_message", "_reply", "_rewritten", "_size")
+
+    def __init__(self, message: Message, destination: Right, disposition: Disposition) -> None:
+        self._message = message
+        self._buffer: _ffi.Buffer | None = None
+        self._size = 0
+        self._rewritten = False
+        self._destination = _Cargo(destination, disposition, _wire.REMOTE_AT)
+        self._cargo = [
+            _claim(carried, _wire.descriptor_at(index))
+            for index, carried in enumerate(message.rights)
+        ]
+        self._reply = _claim_reply(message.reply)
+        taken: list[_Cargo] = []
+        try:
+            for cargo in self._all():
+                cargo.take()
+                taken.append(cargo)
+        except BaseException:
+            for cargo in taken:
+                cargo.give_back(cargo.name, rewritten=False)
+            raise
+
+    def _all(self) -> list[_Cargo]:
+        everything = [self._destination, *self._cargo]
+        return everything if self._reply is None else [*everything, self._reply]
+
+    def attempt(self, option: int, milliseconds: int = 0) -> bool:
+        """Send; False if the queue is full, or a signal came: attempt again or give back.
+
+        Raises MachError after every right was given back, or destroyed if the code says so, and
+        RightClosedError if a right to be copied was closed since.
+        """
+        buffer = self._pack() if self._buffer is None else self._buffer
+        number = _ffi.send(buffer, self._size, option, milliseconds)
+        if number == 0:
+            self._finish()
+            return True
+        code = split(number)[0]
+        if code in _RETURNED:
+            self._rewritten = True
+            if not number & SHORTAGE_MASK and code != SendCode.NO_BUFFER:
+                return False
+        if code in _CONSUMED:
+            self._finish()
+        else:
+            self.give_back()
+        raise mach_error(number, "mach_msg")
+
+    def give_back(self) -> None:
+        """Return every right to its owner; nothing if the message was sent or destroyed."""
+        cargo, buffer = self._all(), self._buffer
+        self._cargo, self._reply = [], None
+        self._destination = _Cargo(None, self._destination.disposition, 0)
+        for item in cargo:
+            name = item.name if buffer is None else _wire.NAME.unpack_from(buffer.view, item.at)[0]
+            item.give_back(name, self._rewritten)
+        self._finish()
+
+    def _pack(self) -> _ffi.Buffer:
+        message = self._message
+        destination = self._destination.entry()
+        rights = [cargo.entry() for cargo in self._cargo]
+        reply = _wire.NO_REPLY if self._reply is None else self._reply.entry()
+        buffer = _ffi.take_buffer(_wire.size_of(len(rights), len(message.body)))
+        try:
+            self._size = _wire.pack(
+                buffer.view, destination, message.id, message.body, rights, reply
+            )
+        except BaseException:
+            _ffi.return_buffer(buffer)
+            raise
+        self._buffer = buffer
+        return buffer
+
+    def _finish(self) -> None:
+        buffer, self._buffer = self._buffer, None
+        self._cargo, self._reply = [], None
+        self._destination = _Cargo(None, self._destination.disposition, 0)
+        if buffer is not None:
+            _ffi.return_buffer(buffer)
+
+
+def _claim(carried: Carried, at: int) -> _Cargo:
+    if carried is None:
+        return _Cargo(None, Disposition.MOVE_SEND, at)
+    right, disposition = carried if isinstance(carried, tuple) else (carried, None)
+    if not getattr(right, "dispositions", ()):
+        raise UsageError(f"a message cannot carry {right!r}")
+    if disposition is None:
+        disposition = right.dispositions[0]
+    elif disposition not in right.dispositions:
+        raise UsageError(f"{Disposition(disposition)} does not go with a {type(right).__name__}")
+    return _Cargo(right, Disposition(disposition), at)
+
+
+def _claim_reply(carried: Carried) -> _Cargo | None:
+    if carried is None:
+        return None
+    if isinstance(carried, Right) and carried.kind is PortRightType.RECEIVE:
+        return _claim((carried, Disposition.MAKE_SEND_ONCE), _wire.LOCAL_AT)
+    claimed = _claim(carried, _wire.LOCAL_AT)
+    if claimed.disposition is Disposition.MOVE_RECEIVE:
+        raise UsageError("a receive right cannot be the reply right of a message; make one from it")
+    return claimed

@@ -1,0 +1,646 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Mach for Linux: the private header of the layer.
+ *
+ * One task is one process. Everything a task knows of Mach lives in the objects declared here,
+ * and one lock, `mio_task.lock`, guards them all; a function of this header is called with the
+ * lock held unless its comment begins with "Unlocked". System calls made under the lock never
+ * block; whoever has to wait lets the lock go first (wait.c).
+ *
+ *   space.c    the name table: names, entries, user references
+ *   right.c    rights: from a name into transit (copyin), back (copyout), dropped
+ *   port.c     ports and send-once rights as objects: birth, counts, death
+ *   channel.c  the kernel objects behind a port that other tasks can reach
+ *   portset.c  port sets
+ *   calls.c    mach_port_*: argument checks, then the above
+ *   attr.c     mach_port_get/set_attributes, contexts, guards
+ *   send.c     mach_msg, sending half     receive.c  receiving half     kmsg.c  messages
+ *   wire.c     a message as a frame between two tasks (docs/linux-wire.md)
+ *   notify.c   requests and notifications; what the task watches
+ *   wait.c     blocked threads
+ *   watch.c    epoll: which descriptors belong to which port
+ *   kqueue.c   kqueues              knote.c  their filters
+ *   task.c     the task itself: start, fork, its port, its threads' reply ports
+ *   bootstrap.c, rendezvous.c  finding and starting the bootstrap server, its calls
+ */
+#ifndef MACHIO_LINUX_INTERNAL_H
+#define MACHIO_LINUX_INTERNAL_H
+
+#include <mach/mach.h>
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct mio_port;
+struct mio_once;
+struct mio_set;
+struct mio_kmsg;
+struct mio_request;
+struct mio_watch;
+struct mio_watch_link;
+struct mio_kq;
+
+/* ---- lists: intrusive, circular, doubly linked ------------------------------------------- */
+
+struct mio_list {
+    struct mio_list *next, *prev;
+};
+
+#define MIO_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define MIO_EACH(pos, head)                                                                       \
+    for (struct mio_list *pos = (head)->next, *pos##_next = pos->next; pos != (head);             \
+         pos = pos##_next, pos##_next = pos->next)
+
+static inline void mio_list_init(struct mio_list *head) {
+    head->next = head->prev = head;
+}
+static inline bool mio_list_empty(const struct mio_list *head) {
+    return head->next == head;
+}
+static inline void mio_list_append(struct mio_list *head, struct mio_list *item) {
+    item->prev = head->prev, item->next = head;
+    head->prev->next = item, head->prev = item;
+}
+/* Removing twice is harmless: a removed item is a list of its own. */
+static inline void mio_list_remove(struct mio_list *item) {
+    item->prev->next = item->next, item->next->prev = item->prev;
+    mio_list_init(item);
+}
+
+/* ---- sources: file descriptors the layer owns -------------------------------------------- */
+
+enum mio_source_kind {
+    MIO_SOURCE_RX = 1,   /* a local port's queue */
+    MIO_SOURCE_ONCE_RX,  /* the home end of a send-once right that is elsewhere */
+    MIO_SOURCE_CW,       /* a local port's credit pipe, write end: tells that no sender is left */
+    MIO_SOURCE_CR,       /* a remote port's credit pipe, read end: tells room and death */
+    MIO_SOURCE_ONCE_TX,  /* a remote send-once right: tells death */
+    MIO_SOURCE_TX,       /* a remote port's socket while a credit is in hand: tells room */
+};
+
+struct mio_source {
+    int fd; /* -1: none */
+    enum mio_source_kind kind;
+    union {
+        struct mio_port *port; /* RX, CW, CR, TX */
+        struct mio_once *once; /* ONCE_RX, ONCE_TX */
+    };
+    uint32_t noticed; /* the epoll events that mio_task.notice watches it for; 0: not there */
+};
+
+/* ---- ports ------------------------------------------------------------------------------- */
+
+enum mio_port_state {
+    MIO_PORT_LOCAL,  /* the receive right is in this task: under a name, or in a local message */
+    MIO_PORT_REMOTE, /* another task's; here are send rights only */
+    MIO_PORT_DEAD,   /* names that still refer to it are dead names, converted when touched */
+};
+
+enum mio_port_kind {
+    MIO_PORT_PLAIN = 'p',
+    MIO_PORT_TASK = 't',      /* a task's own port; nobody receives from it */
+    MIO_PORT_BOOTSTRAP = 'b', /* the bootstrap server's port */
+};
+
+/*
+ * A port. A local port has kernel objects only while another task can reach it ("wired").
+ *
+ *   fd          local, wired                     remote
+ *   rx.fd       receiving socket                 -
+ *   tx          sending socket, to export        sending socket
+ *   cw.fd       credit pipe, write end           -
+ *   cr.fd       only while local senders use it  credit pipe, read end
+ */
+struct mio_port {
+    unsigned refs; /* memory only: entries, rights in transit, send-once rights, requests */
+    enum mio_port_state state;
+    enum mio_port_kind kind;
+    mach_port_name_t name; /* its one name in this space (send, receive or both), or 0 */
+    unsigned srights;      /* holders of send rights in this task: the name, local messages */
+
+    uint64_t cookie; /* SO_COOKIE of tx: its identity among tasks; 0: not wired */
+    ino_t pipe;      /* inode of the credit pipe */
+    int tx;
+    struct mio_source rx, cw, cr;
+    struct mio_source room; /* tx once more while mio_task.notice watches it; not closed by it */
+    struct mio_port *hash_next;
+
+    /* Local only, from here on. */
+    struct mio_kmsg *head, **tail; /* messages that never left the task, and notifications */
+    unsigned queued;               /* how many these are */
+    unsigned counted;              /* of these, how many hold a credit if the port is wired */
+    unsigned reserved;             /* slots promised to senders that were woken (unwired) */
+    unsigned qlimit, seqno, mscount;
+    int issued;          /* wired: credits in the pipe, in senders' hands, and spent on messages */
+    bool senders_gone;   /* every cr was closed; the wire's messages are yet to be received */
+    bool broken;         /* a hostile holder shut the socket down */
+    bool credit_in_hand; /* remote: a credit was taken, the socket was full */
+    mach_port_context_t context;
+    uint32_t flags; /* MACH_PORT_STATUS_FLAG_* */
+    bool guarded, strict, immovable;
+    unsigned sorights;            /* send-once rights made and not yet used up */
+    struct mio_list onces;        /* mio_once.link: live send-once rights whose home this is */
+    struct mio_list memberships;  /* mio_member.of_port */
+    struct mio_list receivers;    /* mio_waiter.link: threads blocked in receive on the port */
+    struct mio_list senders;      /* mio_waiter.link: threads of this task blocked in send */
+    struct mio_list links;        /* mio_watch_link.of_port: sets' and kqueues' epolls */
+    struct mio_list knotes;       /* mio_knote.of_object */
+    struct mio_list requests;     /* mio_request.link: dead-name and send-possible, by name */
+    struct mio_once *no_senders;  /* armed requests */
+    struct mio_once *destroyed;   /* port-destroyed */
+    unsigned drained;             /* how often the queue was seen to become empty (EV_CLEAR) */
+    struct mio_port *carrier;     /* the port in whose local queue the receive right travels */
+    bool senders_seen;            /* a send right was made since no-senders was last settled */
+};
+
+/*
+ * A send-once right: one message or one notification, never both.
+ *
+ *   LOCAL     home is here and so is the right (a name, or a local message)
+ *   EXPORTED  home is here, the right elsewhere; source = ONCE_RX
+ *   REMOTE    the right is here, home elsewhere; source = ONCE_TX
+ *   DEAD      its port died
+ */
+enum mio_once_state { MIO_ONCE_LOCAL, MIO_ONCE_EXPORTED, MIO_ONCE_REMOTE, MIO_ONCE_DEAD };
+
+struct mio_once {
+    enum mio_once_state state;
+    struct mio_port *home; /* LOCAL, EXPORTED, and DEAD for requests; holds a reference */
+    struct mio_source source;
+    uint64_t cookie; /* SO_COOKIE of the end that travels */
+    struct mio_once *hash_next;
+    struct mio_list link;        /* mio_port.onces */
+    struct mio_request *request; /* dead-name request on the name that holds it */
+    int pending_tx, pending_rx;  /* a pair made for a move that is under way, or -1 */
+    uint64_t stamp;              /* EXPORTED: the peeked stamp of its message, or 0 */
+};
+
+/* ---- rights in transit ------------------------------------------------------------------- */
+
+enum mio_right_kind { MIO_RIGHT_NULL, MIO_RIGHT_DEAD, MIO_RIGHT_SEND, MIO_RIGHT_ONCE, MIO_RIGHT_RECEIVE };
+
+/* A right that no name holds. Whoever holds the struct owns the right. */
+struct mio_right {
+    enum mio_right_kind kind;
+    mach_msg_type_name_t disposition; /* as received: 16, 17, 18; or 0 */
+    union {
+        struct mio_port *port; /* SEND, RECEIVE: with one reference, SEND with one srights */
+        struct mio_once *once; /* ONCE: owned */
+    };
+};
+
+/* ---- messages ---------------------------------------------------------------------------- */
+
+struct mio_sender {
+    uid_t uid;
+    gid_t gid;
+    pid_t pid;
+    bool kernel; /* made by this layer for this task: the zero token */
+};
+
+struct mio_kmsg {
+    struct mio_kmsg *next;
+    uint64_t stamp;          /* CLOCK_REALTIME in ns, when it was queued */
+    bool complex;            /* MACH_MSGH_BITS_COMPLEX */
+    bool counted;            /* was sent by a send right; on a wired port it holds a credit */
+    mach_msg_id_t id;
+    mach_port_name_t voucher;
+    struct mio_sender sender;
+    struct mio_right dest;   /* SEND or ONCE; off the wire: kind NULL, disposition 17 or 18 */
+    struct mio_right reply;
+    unsigned nrights;
+    struct mio_right *rights; /* one per port descriptor, in order */
+    mach_msg_size_t size;     /* msgh_size */
+    uint8_t *body;            /* size - 24 bytes; descriptors with their names blanked */
+    bool foreign_bootstrap;   /* carries another task's view of a bootstrap port */
+};
+
+/* ---- the name table ---------------------------------------------------------------------- */
+
+struct mio_entry {
+    mach_port_type_t type; /* MACH_PORT_TYPE_* bits; 0: free */
+    mach_port_urefs_t urefs;
+    uint8_t gen;        /* low byte of the name it has or had last */
+    uint32_t next_free; /* index */
+    union {
+        struct mio_port *port; /* SEND, RECEIVE */
+        struct mio_once *once; /* SEND_ONCE */
+        struct mio_set *set;   /* PORT_SET */
+    };
+    struct mio_request *request; /* dead-name or send-possible request; owned */
+};
+
+/* A dead-name or send-possible request. Stays with its entry until fired, cancelled, converted. */
+struct mio_request {
+    struct mio_list link;    /* mio_port.requests (also of a LOCAL send-once right's home) */
+    struct mio_port *port;   /* what it watches: this port ... */
+    struct mio_once *once;   /* ... or this send-once right, REMOTE or LOCAL */
+    struct mio_once *notify; /* NULL: fired, the entry is yet to be converted */
+    mach_port_name_t name;
+    bool send_possible; /* asked for MACH_NOTIFY_SEND_POSSIBLE */
+    bool armed;         /* fires when there is room */
+};
+
+/* ---- port sets ---------------------------------------------------------------------------- */
+
+struct mio_member {
+    struct mio_set *set;
+    struct mio_port *port;
+    struct mio_list of_set, of_port;
+    struct mio_list ready; /* mio_set.ready while the port may have a message */
+};
+
+struct mio_set {
+    mach_port_name_t name;
+    struct mio_list members;
+    struct mio_list ready;
+    struct mio_list receivers; /* mio_waiter.link */
+    struct mio_list knotes;    /* mio_knote.of_object */
+    struct mio_watch *watch;   /* its members' sources; made at the first receive */
+    unsigned drained;
+};
+
+/* ---- watching: epoll ---------------------------------------------------------------------- */
+
+/*
+ * A set of ports whose sources one epoll watches: a port set's, or a kqueue's. Events carry
+ * MIO_WATCH_SOURCE | fd; the fd is looked up in mio_task.sources, so a late event for a
+ * descriptor that is gone finds nothing.
+ */
+struct mio_watch {
+    int epfd;              /* -1: the program closed this kqueue */
+    struct mio_kq *kq;     /* whose it is; NULL: a set's */
+    struct mio_list all;   /* every set's: a forked child closes them */
+    struct mio_list links; /* mio_watch_link.of_watch */
+};
+
+struct mio_watch_link {
+    struct mio_watch *watch;
+    struct mio_port *port;
+    struct mio_list of_watch, of_port;
+    unsigned level, clear; /* how many want level, how many want edge triggering */
+    uint32_t events;       /* as registered */
+};
+
+#define MIO_WATCH_SOURCE (UINT64_C(1) << 32) /* | fd: a source */
+#define MIO_WATCH_NOTICE (UINT64_C(2) << 32) /* mio_task.notice */
+#define MIO_WATCH_MARKER (UINT64_C(3) << 32) /* mio_task.marker */
+#define MIO_WATCH_FD     (UINT64_C(4) << 32) /* | fd: a descriptor of the program's own */
+#define MIO_WATCH_TICK   (UINT64_C(5) << 32) /* mio_task.tick */
+
+/* ---- blocked threads ---------------------------------------------------------------------- */
+
+struct mio_waiter {
+    struct mio_list link;
+    int fd; /* the thread's eventfd */
+    bool woken;
+    bool granted; /* a sender: a slot of the queue was reserved for it */
+};
+
+/* ---- the task ----------------------------------------------------------------------------- */
+
+#define MIO_CHUNK       256u
+#define MIO_CHUNKS      1195u   /* 1195 * 256 names, about XNU's limit */
+#define MIO_HASH        1024u   /* buckets, by cookie */
+#define MIO_QUEUE_MAX   65534u  /* MACH_PORT_QLIMIT_KERNEL */
+#define MIO_UREFS_MAX   65535u
+
+struct mio_task {
+    pthread_mutex_t lock;
+    struct mio_entry *chunks[MIO_CHUNKS];
+    uint32_t table_size; /* entries that exist */
+    uint32_t free_head;  /* index of the first free entry; 0: none */
+
+    struct mio_source **sources; /* by fd */
+    size_t nsources;
+    struct mio_port *by_cookie[MIO_HASH];
+    struct mio_once *once_by_cookie[MIO_HASH];
+
+    struct mio_port *self;      /* this task's port */
+    struct mio_port *bootstrap; /* the bootstrap port; tx == -1 until connected */
+
+    int notice;           /* epoll of everything whose change causes a notification; -1: none */
+    unsigned noticed;     /* how many sources it watches */
+    unsigned armed;       /* armed send-possible requests on remote ports */
+    int tick;             /* a timer in `notice` while `armed`: looks for lost credits; or -1 */
+    struct mio_list kqs;  /* mio_kq.link */
+    int marker;           /* an eventfd that is always readable: makes a kqueue readable */
+    int null;             /* /dev/null, where taken credits go */
+    struct mio_kmsg *dying, **dying_tail; /* messages of dead ports, about to be destroyed */
+    bool reaping;
+};
+
+extern struct mio_task mio_task;
+
+void mio_lock(void);   /* Unlocked. Starts the layer if need be. */
+void mio_unlock(void); /* also runs nothing: destruction finishes where it begins */
+
+/* ---- space.c ------------------------------------------------------------------------------ */
+
+/* The entry under exactly this name, or NULL. */
+struct mio_entry *mio_space_lookup(mach_port_name_t name);
+/* A new name. KERN_NO_SPACE, KERN_RESOURCE_SHORTAGE. The entry is zeroed. */
+kern_return_t mio_space_alloc(mach_port_name_t *ret_name, struct mio_entry **ret_entry);
+/* Exactly this name: the table of mach_port_allocate_name. */
+kern_return_t mio_space_alloc_name(mach_port_name_t name, struct mio_entry **ret_entry);
+void mio_space_free(mach_port_name_t name);
+/* The name of the i-th entry that is in use, scanning from index `*cursor`; 0 at the end. */
+mach_port_name_t mio_space_next(uint32_t *cursor, struct mio_entry **ret_entry);
+
+/* ---- right.c ------------------------------------------------------------------------------ */
+
+/* The entry under the name after a dead port's name was converted to a dead name; NULL if none. */
+struct mio_entry *mio_entry_get(mach_port_name_t name);
+/*
+ * Takes a right from under a name. dead_ok: a dead name gives MIO_RIGHT_DEAD, as in a message's
+ * body. Ownership: on success *ret owns the right; on failure nothing changed.
+ * KERN_INVALID_NAME, KERN_INVALID_RIGHT, KERN_INVALID_CAPABILITY (immovable).
+ */
+kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t disposition,
+                               struct mio_right *ret);
+/*
+ * Gives a right a name. Ownership: consumed on success; on failure still the caller's.
+ * *ret_name is NULL/DEAD for such rights. KERN_NO_SPACE, KERN_RESOURCE_SHORTAGE.
+ */
+kern_return_t mio_right_copyout(struct mio_right *right, mach_port_name_t *ret_name);
+/* The same under a chosen name: mach_port_insert_right's second half. Consumes the right. */
+kern_return_t mio_right_copyout_as(struct mio_right *right, mach_port_name_t name);
+/* Drops a right with the usual effects; the struct becomes MIO_RIGHT_NULL. */
+void mio_right_destroy(struct mio_right *right);
+/* Drops `urefs` send references under the name. All effects: no-senders, PORT_DELETED. */
+void mio_entry_drop_send(mach_port_name_t name, struct mio_entry *entry, unsigned urefs);
+/* Frees the name; a request on it becomes PORT_DELETED. The entry's object is the caller's. */
+void mio_entry_free(mach_port_name_t name, struct mio_entry *entry);
+/* The receive right leaves the name: sets, waiters, knotes see it go. Keeps a send part. */
+void mio_entry_take_receive(mach_port_name_t name, struct mio_entry *entry);
+
+/* ---- port.c ------------------------------------------------------------------------------- */
+
+struct mio_port *mio_port_new(enum mio_port_state state); /* refs 1; NULL: no memory */
+void mio_port_ref(struct mio_port *port);
+void mio_port_unref(struct mio_port *port);
+/* Drops one holder's send right and its reference; may fire no-senders, close a remote port. */
+void mio_port_drop_send(struct mio_port *port);
+/* Fires the armed no-senders request if no send right is left anywhere. */
+void mio_port_check_senders(struct mio_port *port);
+/* Whether a send right exists anywhere: here, elsewhere, in flight. */
+bool mio_port_has_senders(struct mio_port *port);
+/* Destroys the receive right (already out of the space): section 5 of Mach's rules. */
+void mio_port_destroy(struct mio_port *port);
+/* A remote port is found dead: names, requests. Idempotent. */
+void mio_port_died(struct mio_port *port);
+/* Asks the kernel whether a remote port has died; true if it is dead. */
+bool mio_port_is_dead(struct mio_port *port);
+struct mio_port *mio_port_by_cookie(uint64_t cookie);
+void mio_port_hash(struct mio_port *port);
+void mio_port_unhash(struct mio_port *port);
+
+struct mio_once *mio_once_new(struct mio_port *home); /* LOCAL; home NULL: REMOTE */
+struct mio_once *mio_once_by_cookie(uint64_t cookie);
+void mio_once_hash(struct mio_once *once);
+void mio_once_unhash(struct mio_once *once);
+bool mio_once_is_dead(struct mio_once *once);
+/* Drops the right: its port gets MACH_NOTIFY_SEND_ONCE. */
+void mio_once_drop(struct mio_once *once);
+/* Frees the object without any message: the right was used, or moved away. */
+void mio_once_free(struct mio_once *once);
+
+/* The port's socket was shut down by a hostile holder: every remote right dies, the port lives. */
+void mio_port_break(struct mio_port *port);
+/* Whether dest is the port, or lies in its queue, at any depth: the port's right must not go there. */
+bool mio_port_travels_in(const struct mio_port *port, const struct mio_port *dest);
+/* Puts a message into a local port's own queue and wakes whoever waits for it. Consumes it. */
+void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg);
+/* Someone may have something to receive: blocked threads, sets, kqueues. */
+void mio_port_ready(struct mio_port *port);
+/* Wakes every thread blocked on the port so that it looks again. */
+void mio_port_wake_all(struct mio_port *port);
+/* Leaves all sets, final knote events, PORT_CHANGED for receivers; resets what a move resets. */
+void mio_port_leave_space(struct mio_port *port);
+
+/* ---- channel.c: the kernel objects ------------------------------------------------------- */
+
+/* Makes a local port reachable for other tasks. KERN_RESOURCE_SHORTAGE. Idempotent. */
+kern_return_t mio_channel_open(struct mio_port *port);
+/* Closes what a port has of kernel objects; a local port's waiting messages are destroyed. */
+void mio_channel_close(struct mio_port *port);
+/* A local, wired port: opens cr if it is not open. */
+kern_return_t mio_channel_open_cr(struct mio_port *port);
+/* A local port without send rights here keeps no cr: it would count as a sender's. */
+void mio_channel_trim(struct mio_port *port);
+enum mio_credit { MIO_CREDIT_TAKEN, MIO_CREDIT_NONE, MIO_CREDIT_DEAD };
+enum mio_credit mio_credit_take(struct mio_port *port);
+/* A message was taken off a wired port, with the credit that it held or without one. */
+void mio_credit_return(struct mio_port *port, bool counted);
+void mio_credit_set_limit(struct mio_port *port, unsigned limit);
+void mio_credit_recover(struct mio_port *port); /* the queue is empty: lost credits come back */
+unsigned mio_channel_depth(struct mio_port *port); /* messages on the wire */
+/* Checks that the descriptors are the parts of one port; cookie, pipe and kind of it. */
+bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity);
+bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_identity);
+bool mio_channel_verify_once(int tx, uint64_t *ret_cookie);
+bool mio_channel_verify_once_rx(int rx);
+int mio_pair(int fds[2]);        /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
+void mio_pair_receiver(int fd);  /* sets PASSCRED and TIMESTAMPNS on a receiving end */
+uint64_t mio_socket_cookie(int fd);
+void mio_fd_discard(int fd);     /* closes a descriptor a peer sent: never blocks */
+void mio_collect_cycles(void);   /* makes the kernel look for unreachable sockets in flight */
+
+/* ---- watch.c ------------------------------------------------------------------------------ */
+
+int mio_source_set(struct mio_source *source, int fd); /* 0, or -1: no memory */
+void mio_source_close(struct mio_source *source);      /* leaves every epoll, then closes */
+int mio_source_release(struct mio_source *source);     /* the same, but gives the fd away */
+struct mio_source *mio_source_find(int fd);
+struct mio_port *mio_source_port(struct mio_source *source); /* whose queue it is part of, or NULL */
+struct mio_watch *mio_watch_new(void);
+void mio_watch_free(struct mio_watch *watch);
+void mio_watch_unlink(struct mio_watch *watch); /* forgets the ports; touches no epoll */
+void mio_watches_fork_child(void);              /* closes those of sets; by mio_kqs_fork_child */
+kern_return_t mio_watch_add(struct mio_watch *watch, struct mio_port *port, bool edge);
+void mio_watch_remove(struct mio_watch *watch, struct mio_port *port, bool edge);
+void mio_watch_source_added(struct mio_port *port, struct mio_source *source);
+void mio_watch_source_removed(struct mio_port *port, struct mio_source *source);
+
+/* ---- portset.c ---------------------------------------------------------------------------- */
+
+struct mio_set *mio_set_new(void);
+void mio_set_destroy(struct mio_set *set);
+struct mio_member *mio_set_find(struct mio_set *set, struct mio_port *port);
+kern_return_t mio_set_insert(struct mio_set *set, struct mio_port *port);
+void mio_set_remove(struct mio_member *member);
+
+/* ---- kmsg.c -------------------------------------------------------------------------------- */
+
+struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights); /* NULL: no memory */
+void mio_kmsg_free(struct mio_kmsg *kmsg);    /* memory only */
+void mio_kmsg_destroy(struct mio_kmsg *kmsg); /* with every right in it, in Mach's order */
+/* Puts a message that was taken off back to the front of the port's own queue. */
+void mio_kmsg_push_front(struct mio_port *port, struct mio_kmsg *kmsg);
+uint64_t mio_now(void);
+
+/* ---- send.c / receive.c -------------------------------------------------------------------- */
+
+/* Unlocked. The two halves of mach_msg. */
+mach_msg_return_t mio_send(mach_msg_header_t *msg, mach_msg_option_t option, mach_msg_size_t size,
+                           mach_msg_timeout_t timeout);
+mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
+                              mach_msg_size_t limit, mach_port_name_t name,
+                              mach_msg_timeout_t timeout);
+/*
+ * Unlocked. One non-blocking receive for a kqueue's MACH_RCV_MSG: MACH_RCV_TIMED_OUT if empty;
+ * *ret_size: message plus trailer, or the size alone when too large; *ret_port: the member.
+ */
+mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t option,
+                                  mach_msg_size_t limit, mach_port_name_t name,
+                                  mach_msg_size_t *ret_size, mach_port_name_t *ret_port);
+/*
+ * The next message of a local port, taken off, oldest source first; NULL: none. *ret_shortage:
+ * one is there but the descriptors in it could not be installed; it stays queued.
+ */
+struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage);
+/* The port's memberships go to their sets' ready lists; no wake-up. */
+void mio_port_mark_ready(struct mio_port *port);
+/* Whether the port has something to receive now (also what only looks so: a dying peer). */
+bool mio_port_has_message(struct mio_port *port);
+/* The same for a set; *ret_port: the member that has it. */
+bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port);
+/* What a blocked sender waits for on a remote port: room. True if a send would find room. */
+bool mio_port_has_room(struct mio_port *port);
+/* A remote port's queue is empty and yet there is no credit: asks the receiver to restore them. */
+void mio_port_nudge(struct mio_port *port);
+/* Wakes one local sender, fires armed send-possible requests of a local port. */
+void mio_port_room(struct mio_port *port);
+
+/* ---- wire.c -------------------------------------------------------------------------------- */
+
+enum mio_wire_result {
+    MIO_WIRE_OK,
+    MIO_WIRE_FULL,     /* the socket's buffer is full */
+    MIO_WIRE_GONE,     /* nobody can ever receive it */
+    MIO_WIRE_SHORTAGE, /* descriptors, in-flight limit, memory */
+};
+/*
+ * Sends a message as one frame. flags: MIO_FRAME_*. Ownership: on OK every right in the message
+ * left the task and the kmsg holds none any more; otherwise it is unchanged. kmsg->dest is not
+ * looked at.
+ */
+enum mio_wire_result mio_wire_send(int fd, struct mio_kmsg *kmsg, unsigned flags);
+/* A frame without a message. kind: MIO_FRAME_NUDGE, MIO_FRAME_DROPPED. Errors are ignored. */
+void mio_wire_signal(int fd, unsigned kind);
+/*
+ * Takes one frame off a socket. Sets *ret_kmsg for a message; a NULL there with MIO_WIRE_OK is a
+ * frame that was dropped as malformed, a nudge or a DROPPED record: *ret_kind tells.
+ * MIO_WIRE_FULL: nothing there. MIO_WIRE_GONE: end of file. MIO_WIRE_SHORTAGE: stays queued.
+ */
+enum mio_wire_result mio_wire_receive(int fd, struct mio_kmsg **ret_kmsg, unsigned *ret_kind,
+                                      unsigned *ret_flags);
+/* The kernel's stamp of the first frame; 0: none there. */
+uint64_t mio_wire_peek_stamp(int fd);
+/*
+ * For a receiving end that is about to be closed for good: shuts it down and moves what is queued
+ * there to mio_task.dying. Closing it with messages in it could block on what they carry.
+ */
+void mio_wire_drain(int fd);
+/* Destroys abandoned messages, first come first; those they contain join the end of the list. */
+void mio_reap(void);
+
+enum { MIO_FRAME_MESSAGE = 1, MIO_FRAME_NUDGE, MIO_FRAME_DROPPED, MIO_FRAME_BAD };
+enum { MIO_FRAME_NO_CREDIT = 1, MIO_FRAME_ONCE = 2 };
+
+/* ---- notify.c ------------------------------------------------------------------------------ */
+
+/* Sends a notification through a send-once right, which is consumed. NULL notify: nothing. */
+void mio_notify_name(struct mio_once *notify, mach_msg_id_t id, mach_port_name_t name);
+void mio_notify_count(struct mio_once *notify, mach_msg_id_t id, natural_t count);
+/* A LOCAL right was dropped: it becomes MACH_NOTIFY_SEND_ONCE in its port's queue. Consumes it. */
+void mio_notify_send_once(struct mio_once *once);
+/* An EXPORTED right came to its end without a message: the same, as a message not yet queued. */
+struct mio_kmsg *mio_notify_send_once_kmsg(struct mio_once *once);
+/* PORT_DESTROYED with the receive right; false: nobody to tell, the right is still the caller's. */
+bool mio_notify_port_destroyed(struct mio_once *notify, struct mio_port *port);
+kern_return_t mio_request_set(mach_port_name_t name, struct mio_entry *entry, bool send_possible,
+                              bool immediate, struct mio_once *notify, struct mio_once **ret_previous);
+/* Takes the request off the name; what it would have notified is the caller's, or NULL. */
+struct mio_once *mio_request_cancel(struct mio_entry *entry);
+void mio_request_free(struct mio_request *request); /* drops nothing: memory and lists only */
+/* DEAD_NAME for one request; NULL: nothing. */
+void mio_request_fire_dead(struct mio_request *request);
+/* The port died: DEAD_NAME to every request on it. */
+void mio_requests_port_died(struct mio_port *port);
+/* (Un)registers a source with mio_task.notice according to what is armed. */
+void mio_notice_update_port(struct mio_port *port);
+void mio_notice_update_once(struct mio_once *once);
+bool mio_notice_open(void); /* false: no descriptors */
+void mio_notice_left(struct mio_source *source); /* it was taken out of mio_task.notice */
+void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
+/* The port's receive right came to this task, or left it (away): requests on its name follow. */
+void mio_requests_moved(struct mio_port *port, bool away);
+/* Fires the armed send-possible requests of the port; true if there were any. */
+bool mio_requests_room(struct mio_port *port);
+/* MACH_SEND_NOTIFY found the queue full: arms the send-possible request on the name, if any. */
+void mio_request_arm(struct mio_entry *entry);
+/* A remote port's tx is about to be closed. */
+void mio_notice_forget_room(struct mio_port *port);
+/* Looks at everything watched and sends what is due; true if anything was sent. */
+bool mio_notice_poll(void);
+
+/* ---- wait.c --------------------------------------------------------------------------------- */
+
+int mio_thread_fd(void); /* Unlocked or not. The thread's eventfd, -1 without descriptors. */
+void mio_wake(struct mio_waiter *waiter);
+struct pollfd;
+struct timespec;
+struct mio_deadline {
+    bool never;
+    int64_t at; /* CLOCK_MONOTONIC, ns */
+};
+struct mio_deadline mio_deadline_in(mach_msg_timeout_t ms); /* with the TIMEOUT option */
+struct mio_deadline mio_deadline_never(void);
+/* The deadline, or `ms` from now, whichever comes first. */
+struct mio_deadline mio_deadline_sooner(const struct mio_deadline *deadline, mach_msg_timeout_t ms);
+void mio_thread_fork_child(void);
+/*
+ * Lets the lock go, polls, takes it again. fds[0] is the waiter's. Returns KERN_SUCCESS,
+ * KERN_OPERATION_TIMED_OUT, or KERN_ABORTED after a signal.
+ */
+kern_return_t mio_wait(struct mio_waiter *waiter, struct pollfd *fds, unsigned nfds,
+                       const struct mio_deadline *deadline);
+
+/* ---- kqueue.c ------------------------------------------------------------------------------- */
+
+struct mio_knote;
+/* Something happened to a port or set that a kqueue may watch. */
+void mio_knotes_activate(struct mio_list *knotes);
+/* The object leaves the space or dies: final events. */
+void mio_knotes_vanish(struct mio_list *knotes);
+/* A port joined or left a set that kqueues watch. On failure nothing changed. */
+kern_return_t mio_knotes_member_added(struct mio_set *set, struct mio_port *port);
+void mio_knotes_member_removed(struct mio_set *set, struct mio_port *port);
+/* mio_task.notice came into being: every kqueue watches it. */
+void mio_kqs_watch_notice(void);
+void mio_kqs_fork_child(void); /* closes and forgets every kqueue, closes the sets' watches */
+
+/* ---- task.c, bootstrap.c -------------------------------------------------------------------- */
+
+void mio_task_sender(struct mio_sender *ret); /* who this task is */
+/* Unlocked. Connects the bootstrap port if it is not; may start the server. */
+kern_return_t mio_bootstrap_ensure(bool start);
+/* Unlocked. Around fork: bootstrap.c's own mutex and lists. */
+void mio_bootstrap_fork_prepare(void);
+void mio_bootstrap_fork_parent(void);
+void mio_bootstrap_fork_child(void);
+/* True if the name is this task's bootstrap port and it is not connected. */
+bool mio_bootstrap_pending(mach_port_name_t name);
+/* Gives the task's bootstrap port the right that the server sent. Consumes the right. */
+void mio_bootstrap_attach(struct mio_right *right);
+/* The server died and mio_port_died has closed the port: whoever has names checks them in again. */
+void mio_bootstrap_lost(void);
+/* True while the task has names, and so has to notice when the server dies. */
+bool mio_bootstrap_wants_notice(void);
+
+#endif

@@ -1,0 +1,515 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * mach_msg, the receiving half.
+ *
+ * A port's messages come from several sources: its queue inside the task (own messages and
+ * notifications), its socket, and the home end of each send-once right that is elsewhere. The
+ * kernel stamps every message; with more than one source ready the oldest goes first. A death
+ * carries no stamp and goes last.
+ *
+ * Guarded by mio_task.lock, let go only to wait. After a wait the name is looked up again: what
+ * was a receive right may be gone (MACH_RCV_PORT_CHANGED).
+ */
+#include "internal.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#define HEADER_SIZE ((mach_msg_size_t)sizeof(mach_msg_header_t))
+#define BAD_FRAMES  16384 /* so many are dropped at once: more than a socket's buffer holds */
+
+/* A buffer for poll(), grown as needed; the lock guards it. */
+static struct pollfd *scratch;
+static size_t scratch_size;
+
+static struct pollfd *scratch_for(size_t n) {
+    if (n > scratch_size) {
+        struct pollfd *bigger = realloc(scratch, (n + 16) * sizeof *bigger);
+        if (bigger == NULL)
+            return NULL;
+        scratch = bigger;
+        scratch_size = n + 16;
+    }
+    return scratch;
+}
+
+/* ---- the sources of one port ----------------------------------------------------------------- */
+
+/* Appends the port's descriptors to the scratch buffer from `n` on; the new length. */
+static size_t collect_fds(struct mio_port *port, size_t n) {
+    if (port->rx.fd >= 0 && scratch_for(n + 1) != NULL)
+        scratch[n++] = (struct pollfd){.fd = port->rx.fd, .events = POLLIN};
+    MIO_EACH(item, &port->onces) {
+        struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
+        if (once->state == MIO_ONCE_EXPORTED && scratch_for(n + 1) != NULL)
+            scratch[n++] = (struct pollfd){.fd = once->source.fd, .events = POLLIN};
+    }
+    return n;
+}
+
+bool mio_port_has_message(struct mio_port *port) {
+    if (port->head != NULL)
+        return true;
+    size_t n = collect_fds(port, 0);
+    return n > 0 && poll(scratch, n, 0) > 0;
+}
+
+static struct mio_kmsg *pop_local(struct mio_port *port) {
+    struct mio_kmsg *kmsg = port->head;
+    port->head = kmsg->next;
+    if (port->head == NULL)
+        port->tail = &port->head;
+    port->queued--;
+    port->counted -= kmsg->counted;
+    kmsg->next = NULL;
+    for (unsigned i = 0; i < kmsg->nrights; i++)
+        if (kmsg->rights[i].kind == MIO_RIGHT_RECEIVE)
+            kmsg->rights[i].port->carrier = NULL;
+    return kmsg;
+}
+
+/* What a send-once right's home end holds: its one message, or word that there will be none. */
+static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
+    struct mio_kmsg *kmsg = NULL;
+    unsigned kind = MIO_FRAME_BAD, flags;
+    enum mio_wire_result result = mio_wire_receive(once->source.fd, &kmsg, &kind, &flags);
+    if (result == MIO_WIRE_FULL)
+        return NULL;
+    if (result == MIO_WIRE_SHORTAGE) {
+        *ret_shortage = true;
+        return NULL;
+    }
+    mio_source_close(&once->source);
+    if (once->cookie != 0)
+        mio_once_unhash(once);
+    once->cookie = 0;
+    once->state = MIO_ONCE_LOCAL; /* in the message, as its destination */
+    if (kmsg != NULL)
+        kmsg->dest = (struct mio_right){.kind = MIO_RIGHT_ONCE,
+                                        .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE,
+                                        .once = once};
+    else
+        kmsg = mio_notify_send_once_kmsg(once);
+    if (kmsg == NULL)
+        mio_once_free(once);
+    else
+        kmsg->counted = false;
+    return kmsg;
+}
+
+/* One frame off the port's socket. NULL with *ret_again: it was no message, look again. */
+static struct mio_kmsg *take_wire(struct mio_port *port, bool *ret_shortage, bool *ret_again) {
+    struct mio_kmsg *kmsg = NULL;
+    unsigned kind = MIO_FRAME_BAD, flags = 0;
+    *ret_again = false;
+    switch (mio_wire_receive(port->rx.fd, &kmsg, &kind, &flags)) {
+    case MIO_WIRE_FULL:
+        return NULL;
+    case MIO_WIRE_SHORTAGE:
+        *ret_shortage = true;
+        return NULL;
+    case MIO_WIRE_GONE:
+        mio_port_break(port);
+        *ret_again = true;
+        return NULL;
+    case MIO_WIRE_OK:
+        break;
+    }
+    if (kmsg != NULL) {
+        kmsg->counted = !(flags & MIO_FRAME_NO_CREDIT);
+        kmsg->dest.disposition = flags & MIO_FRAME_ONCE ? MACH_MSG_TYPE_PORT_SEND_ONCE
+                                                        : MACH_MSG_TYPE_PORT_SEND;
+        return kmsg;
+    }
+    *ret_again = true;
+    if (kind == MIO_FRAME_NUDGE)
+        mio_credit_recover(port);
+    else
+        mio_credit_return(port, true);
+    return NULL;
+}
+
+/* Of the ready sources the one whose message is oldest: NULL for the local queue. */
+static struct mio_source *oldest(struct mio_port *port, size_t n) {
+    struct mio_source *best = NULL, *dead = NULL;
+    uint64_t best_stamp = port->head != NULL ? port->head->stamp : UINT64_MAX;
+    for (size_t i = 0; i < n; i++) {
+        if (scratch[i].revents == 0)
+            continue;
+        struct mio_source *source = mio_source_find(scratch[i].fd);
+        if (source == NULL)
+            continue;
+        uint64_t stamp = 0;
+        if (source->kind == MIO_SOURCE_ONCE_RX && source->once->stamp != 0)
+            stamp = source->once->stamp;
+        else if (scratch[i].revents & POLLIN)
+            stamp = mio_wire_peek_stamp(source->fd);
+        if (source->kind == MIO_SOURCE_ONCE_RX)
+            source->once->stamp = stamp;
+        if (stamp == 0) {
+            dead = source;
+        } else if (stamp < best_stamp) {
+            best_stamp = stamp;
+            best = source;
+        }
+    }
+    return best != NULL || port->head != NULL ? best : dead;
+}
+
+struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
+    *ret_shortage = false;
+    for (unsigned bad = 0;; bad++) {
+        struct mio_source *source = NULL;
+        bool again = false;
+        size_t n = collect_fds(port, 0);
+        if (n == 1 && port->head == NULL) {
+            source = mio_source_find(scratch[0].fd);
+        } else if (n > 0 && poll(scratch, n, 0) > 0) {
+            source = oldest(port, n);
+        }
+        if (source == NULL)
+            return port->head != NULL ? pop_local(port) : NULL;
+        struct mio_kmsg *kmsg = source->kind == MIO_SOURCE_RX
+                                    ? take_wire(port, ret_shortage, &again)
+                                    : take_once(source->once, ret_shortage);
+        if (kmsg != NULL || !again)
+            return kmsg;
+        if (bad == BAD_FRAMES) { /* whoever floods must not keep others from the lock */
+            mio_port_ready(port);
+            return NULL;
+        }
+    }
+}
+
+/* The message is the receiver's: its slot is free again, its number used. */
+static void consume(struct mio_port *port, const struct mio_kmsg *kmsg) {
+    port->seqno++;
+    if (port->cw.fd >= 0)
+        mio_credit_return(port, kmsg->counted);
+    mio_port_room(port);
+    if (port->senders_gone)
+        mio_port_check_senders(port);
+}
+
+/* ---- into the receiver's buffer ----------------------------------------------------------------- */
+
+static mach_msg_size_t trailer_size(mach_msg_option_t option) {
+    return (mach_msg_size_t)REQUESTED_TRAILER_SIZE(option);
+}
+
+static void write_trailer(uint8_t *at, mach_msg_size_t size, mach_port_seqno_t seqno,
+                          const struct mio_sender *sender, mach_port_context_t context) {
+    mach_msg_mac_trailer_t trailer;
+    memset(&trailer, 0, sizeof trailer);
+    trailer.msgh_trailer_type = MACH_MSG_TRAILER_FORMAT_0;
+    trailer.msgh_trailer_size = size;
+    trailer.msgh_seqno = seqno;
+    if (sender->kernel) {
+        trailer.msgh_sender.val[1] = 1;
+    } else {
+        trailer.msgh_sender.val[0] = sender->uid;
+        trailer.msgh_sender.val[1] = sender->gid;
+        const unsigned token[8] = {sender->uid, sender->uid, sender->gid, sender->uid,
+                                   sender->gid, (unsigned)sender->pid, 0, 0};
+        memcpy(trailer.msgh_audit.val, token, sizeof token);
+    }
+    trailer.msgh_context = context;
+    memcpy(at, &trailer, size);
+}
+
+/* The right that brought the message is used up; it is no right that was dropped. */
+static void release_dest(struct mio_kmsg *kmsg) {
+    if (kmsg->dest.kind == MIO_RIGHT_ONCE)
+        mio_once_free(kmsg->dest.once);
+    else if (kmsg->dest.kind == MIO_RIGHT_SEND)
+        mio_port_drop_send(kmsg->dest.port);
+    kmsg->dest.kind = MIO_RIGHT_NULL;
+}
+
+static mach_msg_return_t copyout(struct mio_right *right, mach_port_name_t *ret_name) {
+    kern_return_t kr = mio_right_copyout(right, ret_name);
+    if (kr == KERN_SUCCESS)
+        return 0;
+    mio_right_destroy(right);
+    *ret_name = MACH_PORT_NULL;
+    return kr == KERN_NO_SPACE ? MACH_MSG_IPC_SPACE : MACH_MSG_IPC_KERNEL;
+}
+
+/* Ownership: consumes the message; its rights get names. */
+static mach_msg_return_t write_message(mach_msg_header_t *msg, mach_msg_option_t option,
+                                       struct mio_port *port, struct mio_kmsg *kmsg) {
+    mach_msg_return_t trouble = 0;
+    mach_port_seqno_t seqno = port->seqno - 1;
+    mach_port_context_t context = port->strict ? 0 : port->context;
+    mach_port_name_t reply;
+
+    memcpy(msg + 1, kmsg->body, kmsg->size - HEADER_SIZE);
+    write_trailer((uint8_t *)msg + kmsg->size, trailer_size(option), seqno, &kmsg->sender, context);
+    msg->msgh_bits = MACH_MSGH_BITS_SET(kmsg->reply.disposition, kmsg->dest.disposition, 0,
+                                        kmsg->complex ? MACH_MSGH_BITS_COMPLEX : 0u);
+    msg->msgh_size = kmsg->size;
+    msg->msgh_local_port = port->name;
+    msg->msgh_voucher_port = kmsg->voucher;
+    msg->msgh_id = kmsg->id;
+    mach_msg_return_t header_trouble = copyout(&kmsg->reply, &reply);
+    msg->msgh_remote_port = reply;
+
+    mach_msg_port_descriptor_t *descriptor = (void *)((mach_msg_base_t *)(void *)msg + 1);
+    for (unsigned i = 0; i < kmsg->nrights; i++) {
+        mach_port_name_t name;
+        descriptor[i].disposition = (uint8_t)kmsg->rights[i].disposition;
+        trouble |= copyout(&kmsg->rights[i], &name);
+        descriptor[i].name = name;
+    }
+    release_dest(kmsg);
+    mio_kmsg_free(kmsg);
+    if (header_trouble != 0)
+        return MACH_RCV_HEADER_ERROR | header_trouble;
+    return trouble == 0 ? MACH_MSG_SUCCESS : MACH_RCV_BODY_ERROR | trouble;
+}
+
+/* A message too large for the buffer: only its header is told, the rest is destroyed. */
+static mach_msg_return_t write_bare(mach_msg_header_t *msg, mach_msg_size_t limit,
+                                    struct mio_port *port, struct mio_kmsg *kmsg) {
+    mach_msg_return_t mr = MACH_RCV_INVALID_DATA;
+    if (limit >= HEADER_SIZE) {
+        bool dead = kmsg->reply.kind == MIO_RIGHT_DEAD;
+        msg->msgh_bits = MACH_MSGH_BITS_SET(kmsg->reply.disposition, kmsg->dest.disposition, 0,
+                                            kmsg->complex ? MACH_MSGH_BITS_COMPLEX : 0u);
+        msg->msgh_size = HEADER_SIZE;
+        msg->msgh_remote_port = dead ? MACH_PORT_DEAD : MACH_PORT_NULL;
+        msg->msgh_local_port = port->name;
+        msg->msgh_voucher_port = MACH_PORT_NULL;
+        msg->msgh_id = kmsg->id;
+        struct mio_sender kernel = {.kernel = true};
+        mach_msg_size_t room = limit - HEADER_SIZE;
+        if (room >= sizeof(mach_msg_trailer_t))
+            write_trailer((uint8_t *)(msg + 1), sizeof(mach_msg_trailer_t), 0, &kernel, 0);
+        mr = MACH_RCV_TOO_LARGE;
+    }
+    release_dest(kmsg);
+    mio_kmsg_destroy(kmsg);
+    return mr;
+}
+
+static mach_msg_return_t give(struct mio_port *port, struct mio_kmsg *kmsg,
+                              mach_msg_header_t *msg, mach_msg_option_t option,
+                              mach_msg_size_t limit, mach_msg_size_t *ret_size) {
+    uint64_t needed = (uint64_t)kmsg->size + trailer_size(option);
+    *ret_size = (mach_msg_size_t)needed;
+    if (needed <= limit) {
+        consume(port, kmsg);
+        return write_message(msg, option, port, kmsg);
+    }
+    *ret_size = kmsg->size;
+    if (option & MACH_RCV_LARGE) {
+        if (limit >= 2 * sizeof(mach_msg_size_t))
+            msg->msgh_size = kmsg->size;
+        if (option & MACH_RCV_LARGE_IDENTITY && limit >= 4 * sizeof(mach_msg_size_t))
+            msg->msgh_local_port = port->name;
+        mio_kmsg_push_front(port, kmsg);
+        mio_port_mark_ready(port);
+        return MACH_RCV_TOO_LARGE;
+    }
+    consume(port, kmsg);
+    return write_bare(msg, limit, port, kmsg);
+}
+
+/* ---- ports and sets ------------------------------------------------------------------------------- */
+
+/* Members whose descriptors are ready join the set's ready list. */
+static void collect_ready(struct mio_set *set) {
+    struct epoll_event events[32];
+    if (set->watch == NULL) {
+        set->watch = mio_watch_new();
+        if (set->watch == NULL)
+            return;
+        MIO_EACH(item, &set->members)
+            mio_watch_add(set->watch, MIO_CONTAINER(item, struct mio_member, of_set)->port, false);
+    }
+    int n = epoll_wait(set->watch->epfd, events, 32, 0);
+    for (int i = 0; i < n; i++) {
+        struct mio_source *source = mio_source_find((int)(uint32_t)events[i].data.u64);
+        if (source != NULL && source->kind == MIO_SOURCE_RX)
+            mio_port_mark_ready(source->port);
+        else if (source != NULL && source->kind == MIO_SOURCE_ONCE_RX)
+            mio_port_mark_ready(source->once->home);
+    }
+}
+
+bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port) {
+    collect_ready(set);
+    MIO_EACH(item, &set->ready) {
+        struct mio_member *member = MIO_CONTAINER(item, struct mio_member, ready);
+        if (mio_port_has_message(member->port)) {
+            *ret_port = member->port;
+            return true;
+        }
+        mio_list_remove(&member->ready);
+    }
+    return false;
+}
+
+/* Takes from the member that has waited longest since its last turn. */
+static struct mio_kmsg *dequeue_set(struct mio_set *set, struct mio_port **ret_port,
+                                    bool *ret_shortage) {
+    *ret_shortage = false;
+    collect_ready(set);
+    while (!mio_list_empty(&set->ready)) {
+        struct mio_member *member = MIO_CONTAINER(set->ready.next, struct mio_member, ready);
+        struct mio_port *port = member->port;
+        mio_list_remove(&member->ready);
+        struct mio_kmsg *kmsg = mio_port_dequeue(port, ret_shortage);
+        if (kmsg != NULL || *ret_shortage) {
+            mio_port_mark_ready(port);
+            *ret_port = port;
+            return kmsg;
+        }
+        port->drained++;
+    }
+    set->drained++;
+    return NULL;
+}
+
+/* What a name can be received on: a port or a set; neither: MACH_RCV_INVALID_NAME. */
+struct target {
+    struct mio_port *port;
+    struct mio_set *set;
+};
+
+static bool find_target(mach_port_name_t name, struct target *ret) {
+    struct mio_entry *entry = mio_space_lookup(name);
+    *ret = (struct target){0};
+    if (entry == NULL)
+        return false;
+    if (entry->type & MACH_PORT_TYPE_RECEIVE)
+        ret->port = entry->port;
+    else if (entry->type & MACH_PORT_TYPE_PORT_SET)
+        ret->set = entry->set;
+    return ret->port != NULL || ret->set != NULL;
+}
+
+/*
+ * A foreign bootstrap port in the message: one's own must be known first, so that the two can be
+ * one. False: the port is no longer the receiver's.
+ */
+static bool settle_bootstrap(struct mio_port *port) {
+    mach_port_name_t name = port->name;
+    mio_port_ref(port);
+    mio_unlock();
+    mio_bootstrap_ensure(false);
+    mio_lock();
+    bool still = port->state == MIO_PORT_LOCAL && port->name == name && port->refs > 1;
+    mio_port_unref(port);
+    return still;
+}
+
+/* Looks once. MACH_RCV_TIMED_OUT: nothing there. settle: the lock may be let go on the way. */
+static mach_msg_return_t try_receive(const struct target *target, mach_msg_header_t *msg,
+                                     mach_msg_option_t option, mach_msg_size_t limit,
+                                     bool settle, mach_msg_size_t *ret_size,
+                                     mach_port_name_t *ret_port) {
+    struct mio_port *port = target->port;
+    bool shortage;
+    struct mio_kmsg *kmsg = port != NULL ? mio_port_dequeue(port, &shortage)
+                                         : dequeue_set(target->set, &port, &shortage);
+    if (shortage)
+        return MACH_RCV_BODY_ERROR | MACH_MSG_IPC_KERNEL;
+    if (kmsg == NULL) {
+        if (target->port != NULL)
+            port->drained++;
+        return MACH_RCV_TIMED_OUT;
+    }
+    if (kmsg->foreign_bootstrap && settle && !settle_bootstrap(port)) {
+        release_dest(kmsg);
+        mio_kmsg_destroy(kmsg);
+        return MACH_RCV_PORT_CHANGED;
+    }
+    *ret_port = port->name;
+    mach_msg_return_t mr = give(port, kmsg, msg, option, limit, ret_size);
+    if (!mio_list_empty(&port->knotes) && !mio_port_has_message(port))
+        port->drained++;
+    return mr;
+}
+
+mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t option,
+                                  mach_msg_size_t limit, mach_port_name_t name,
+                                  mach_msg_size_t *ret_size, mach_port_name_t *ret_port) {
+    struct target target;
+    if (!find_target(name, &target))
+        return MACH_RCV_INVALID_NAME;
+    return try_receive(&target, msg, option, limit, false, ret_size, ret_port);
+}
+
+/* Waits for whatever may bring a message to the target. */
+static kern_return_t wait_for_message(const struct target *target,
+                                      const struct mio_deadline *deadline) {
+    struct mio_waiter waiter = {.fd = mio_thread_fd()};
+    if (waiter.fd < 0 || !mio_notice_open() || scratch_for(3) == NULL)
+        return KERN_RESOURCE_SHORTAGE;
+    size_t n = 2;
+    if (target->port != NULL)
+        n = collect_fds(target->port, n);
+    else if (target->set->watch != NULL)
+        scratch[n++] = (struct pollfd){.fd = target->set->watch->epfd, .events = POLLIN};
+    struct pollfd few[8], *fds = n <= 8 ? few : malloc(n * sizeof *fds);
+    if (fds == NULL)
+        return KERN_RESOURCE_SHORTAGE;
+    memcpy(fds, scratch, n * sizeof *fds);
+    fds[0] = (struct pollfd){.fd = waiter.fd, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = mio_task.notice, .events = POLLIN};
+
+    struct mio_list *waiters =
+        target->port != NULL ? &target->port->receivers : &target->set->receivers;
+    mio_list_append(waiters, &waiter.link);
+    if (target->port != NULL)
+        mio_port_ref(target->port); /* a set that is destroyed lets its waiters go itself */
+    kern_return_t kr = mio_wait(&waiter, fds, (unsigned)n, deadline);
+    mio_list_remove(&waiter.link);
+    if (target->port != NULL)
+        mio_port_unref(target->port);
+    if (fds != few)
+        free(fds);
+    return kr;
+}
+
+static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_t option,
+                                        mach_msg_size_t limit, mach_port_name_t name,
+                                        mach_msg_timeout_t timeout) {
+    struct target target, now;
+    mach_msg_size_t size;
+    mach_port_name_t member;
+    if (!find_target(name, &target))
+        return MACH_RCV_INVALID_NAME;
+    struct mio_deadline deadline =
+        option & MACH_RCV_TIMEOUT ? mio_deadline_in(timeout) : mio_deadline_never();
+    for (bool last = option & MACH_RCV_TIMEOUT && timeout == 0;;) {
+        mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &size, &member);
+        if (mr != MACH_RCV_TIMED_OUT)
+            return mr;
+        if (mio_notice_poll())
+            continue; /* a notification may have come of it */
+        if (last)
+            return MACH_RCV_TIMED_OUT;
+        kern_return_t kr = wait_for_message(&target, &deadline);
+        if (kr == KERN_RESOURCE_SHORTAGE)
+            return MACH_RCV_BODY_ERROR | MACH_MSG_IPC_KERNEL;
+        if (!find_target(name, &now) || now.port != target.port || now.set != target.set)
+            return MACH_RCV_PORT_CHANGED;
+        if (kr == KERN_ABORTED && option & MACH_RCV_INTERRUPT)
+            return MACH_RCV_INTERRUPTED;
+        last = kr == KERN_OPERATION_TIMED_OUT;
+    }
+}
+
+mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
+                              mach_msg_size_t limit, mach_port_name_t name,
+                              mach_msg_timeout_t timeout) {
+    mio_lock();
+    mach_msg_return_t mr = receive_locked(msg, option, limit, name, timeout);
+    mio_unlock();
+    return mr;
+}

@@ -1,0 +1,119 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The bootstrap server seen from a task: where it is, how to start it, what to say to it.
+ * docs/bootstrap.md is the manual of all of this.
+ *
+ *   rendezvous.c  the private directory: finding the server, becoming it, leaving
+ *   spawn.c       starting a command that shares nothing with this process
+ *   bootstrap.c   the calls of <servers/bootstrap.h>, the task's bootstrap port
+ *
+ * All of it blocks for a bounded time and is called without mio_task.lock, unless it says so.
+ */
+#ifndef MACHIO_LINUX_RENDEZVOUS_H
+#define MACHIO_LINUX_RENDEZVOUS_H
+
+#include <mach/mach.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* ---- what went wrong, in words -----------------------------------------------------------------
+ */
+
+/* Sets the calling thread's sentence for machio_last_error; NULL takes it back. Keeps errno. */
+void mio_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *machio_last_error(void);
+
+/* ---- the private directory ---------------------------------------------------------------------
+ */
+
+/* CLOCK_MONOTONIC in milliseconds: what deadlines are counted in. */
+int64_t mio_rendezvous_clock(void);
+/*
+ * A connection to the server; start: starts one if there is none. KERN_FAILURE,
+ * KERN_RESOURCE_SHORTAGE, with a sentence. Ownership: *ret_fd is the caller's.
+ */
+kern_return_t mio_rendezvous_connect(bool start, int64_t deadline, int *ret_fd, bool *ret_started);
+/* The last line that the server which was started here wrote, or "". */
+void mio_rendezvous_last_words(char *line, size_t size);
+/* fork() waits for a start that is under way; the child keeps nothing of it. */
+void mio_rendezvous_fork_prepare(void);
+void mio_rendezvous_fork_parent(void);
+void mio_rendezvous_fork_child(void);
+/* What is run to start a server, as one line for people. */
+void mio_rendezvous_command(char *line, size_t size);
+
+kern_return_t machio_set_bootstrap_command(const char *const argv[]);
+kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
+kern_return_t machio_bootstrap_listen(int *ret_listener);
+kern_return_t machio_bootstrap_claim(int *ret_crashed);
+#define MACHIO_LEAVE_UNLINK 1
+#define MACHIO_LEAVE_NOW    2
+kern_return_t machio_bootstrap_leave(int listener, int how);
+/* True in the server itself, which has no server to call. */
+bool mio_rendezvous_is_server(void);
+
+/* ---- starting it -------------------------------------------------------------------------------
+ */
+
+struct mio_spawn {
+    const char *const *argv; /* argv[0]: a path with a slash in it */
+    char *const *envp;
+    char *pid_digits; /* in one of envp's strings: room for the new process' pid in ten digits */
+    int listener;     /* becomes fd 3 */
+    int directory;    /* becomes the current directory */
+    int log;          /* becomes stderr */
+};
+/*
+ * Starts a process that is nobody's child, has no terminal, default signals and no file of ours
+ * but those above. 0, or the errno of what failed, exec included.
+ */
+int mio_spawn(const struct mio_spawn *spawn, int64_t deadline);
+
+/* ---- the server's messages ---------------------------------------------------------------------
+ */
+
+enum {
+    MIO_BOOTSTRAP_WELCOME = 11000, /* over the connection: the server's port as reply port */
+    MIO_BOOTSTRAP_CHECK_IN = 11001,
+    MIO_BOOTSTRAP_REGISTER = 11002,
+    MIO_BOOTSTRAP_LOOK_UP = 11003,
+    MIO_BOOTSTRAP_LIST = 11004,
+    MIO_BOOTSTRAP_REPLY = 100, /* added to a request's id */
+    MIO_BOOTSTRAP_NAME = 128,  /* bytes of a name with its NUL */
+};
+
+struct mio_bootstrap_look_up {
+    mach_msg_header_t head;
+    NDR_record_t ndr;
+    char name[MIO_BOOTSTRAP_NAME];
+};
+
+/* check_in, register */
+struct mio_bootstrap_offer {
+    mach_msg_header_t head;
+    mach_msg_body_t body;
+    mach_msg_port_descriptor_t port;
+    NDR_record_t ndr;
+    char name[MIO_BOOTSTRAP_NAME];
+};
+
+/* look_up, success; any other reply is a mig_reply_error_t */
+struct mio_bootstrap_found {
+    mach_msg_header_t head;
+    mach_msg_body_t body;
+    mach_msg_port_descriptor_t port;
+};
+
+_Static_assert(sizeof(struct mio_bootstrap_look_up) == 160, "docs/bootstrap.md");
+_Static_assert(sizeof(struct mio_bootstrap_offer) == 176, "docs/bootstrap.md");
+_Static_assert(sizeof(struct mio_bootstrap_found) == 40, "docs/bootstrap.md");
+
+/* ---- for both sides ----------------------------------------------------------------------------
+ */
+
+kern_return_t machio_bootstrap_connect(int start);
+kern_return_t machio_bootstrap_welcome(int connection, mach_port_name_t name);
+
+#endif

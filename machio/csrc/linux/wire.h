@@ -1,0 +1,128 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The frame: what one task sends another (docs/linux-wire.md), and what channel.c, identity.c,
+ * wire.c, encode.c and decode.c share. Both sides are processes of one machine, so all integers
+ * are in its byte order. A frame is
+ *
+ *   struct mio_wire_head
+ *   struct mio_wire_right    x nrights, the reply right first
+ *   struct mio_wire_receive  x nreceives
+ *   the message's body, unless it is in a memfd
+ */
+#ifndef MACHIO_LINUX_WIRE_H
+#define MACHIO_LINUX_WIRE_H
+
+#include "internal.h"
+
+#include <assert.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define MIO_WIRE_MAGIC    UINT32_C(0x6863616d) /* "mach" */
+#define MIO_WIRE_VERSION  1
+#define MIO_WIRE_FDS      253u      /* SCM_MAX_FD */
+#define MIO_WIRE_RIGHTS   16384u    /* the reply right and as many descriptors as Mach allows */
+#define MIO_WIRE_RECEIVES (MIO_WIRE_FDS / 3)
+#define MIO_WIRE_INLINE   3700u     /* a whole frame of that size costs the kernel one page */
+#define MIO_WIRE_SIZE_MAX 50331580u /* of msgh_size */
+#define MIO_WIRE_NO_FD    UINT16_C(0xffff)
+#define MIO_WIRE_NOBODY   65534u /* the sender is not known */
+
+/* mio_wire_head.flags */
+enum {
+    MIO_HEAD_COMPLEX = 1,
+    MIO_HEAD_NO_CREDIT = 2,
+    MIO_HEAD_ONCE = 4,    /* the destination was a send-once right */
+    MIO_HEAD_MEMFD = 8,   /* the body is in the last descriptor */
+    MIO_HEAD_RELAYED = 16, /* not from the process that the kernel names */
+    MIO_HEAD_MORE = 32,   /* reserved: more frames belong to the message */
+    MIO_HEAD_KNOWN = MIO_HEAD_COMPLEX | MIO_HEAD_NO_CREDIT | MIO_HEAD_ONCE | MIO_HEAD_MEMFD |
+                     MIO_HEAD_RELAYED,
+};
+
+/* One more flag of mio_wire_send, for messages that were queued here when their port moved. */
+enum { MIO_FRAME_RELAYED = 4 };
+
+struct mio_wire_head {
+    uint32_t magic;
+    uint16_t version;
+    uint8_t kind; /* MIO_FRAME_MESSAGE, _NUDGE, _DROPPED */
+    uint8_t flags;
+    uint32_t size; /* msgh_size */
+    int32_t id;
+    uint32_t voucher;
+    uint16_t nrights;
+    uint16_t nreceives;
+    uint16_t nfds;
+    uint16_t reserved;
+};
+
+/* kind is an enum mio_right_kind: its values are part of the format. */
+struct mio_wire_right {
+    uint8_t kind;
+    uint8_t disposition;
+    uint16_t fd[3];  /* SEND: tx, cr. ONCE: tx. RECEIVE: rx, tx, cw. Others: MIO_WIRE_NO_FD */
+    uint16_t extra;  /* RECEIVE: which struct mio_wire_receive */
+    uint16_t reserved;
+};
+
+/* mio_wire_receive.flags */
+enum { MIO_RECEIVE_SENDERS_SEEN = 1 };
+
+struct mio_wire_receive {
+    uint32_t qlimit;
+    uint32_t issued;
+    uint16_t once_first, once_count; /* the home ends of its send-once rights, in a row */
+    uint16_t no_senders, destroyed;  /* armed requests: send-once rights, or MIO_WIRE_NO_FD */
+    uint32_t flags;
+};
+
+static_assert(sizeof(struct mio_wire_head) == 28, "part of the format");
+static_assert(sizeof(struct mio_wire_right) == 12, "part of the format");
+static_assert(sizeof(struct mio_wire_receive) == 20, "part of the format");
+static_assert(MIO_RIGHT_NULL == 0 && MIO_RIGHT_DEAD == 1 && MIO_RIGHT_SEND == 2 &&
+                  MIO_RIGHT_ONCE == 3 && MIO_RIGHT_RECEIVE == 4,
+              "part of the format");
+
+#define MIO_WIRE_FRAME_MAX                                                                         \
+    (sizeof(struct mio_wire_head) + MIO_WIRE_RIGHTS * sizeof(struct mio_wire_right) +              \
+     MIO_WIRE_RECEIVES * sizeof(struct mio_wire_receive) + MIO_WIRE_INLINE)
+
+/* What recvmsg() gave. Whoever holds it owns the descriptors that are not -1. */
+struct mio_wire_input {
+    const uint8_t *frame; /* static memory: gone with the next mio_wire_receive() */
+    size_t length;
+    unsigned nfds;
+    int fds[MIO_WIRE_FDS];
+    struct mio_sender sender;
+    uint64_t stamp;
+};
+
+/* ---- identity.c ---------------------------------------------------------------------------- */
+
+/* The abstract name of a port's receiving socket. */
+socklen_t mio_channel_name(struct sockaddr_un *ret, char kind, uint64_t cookie, ino_t pipe);
+/* The inode of a pipe made by pipe(); false for any other file. access: O_RDONLY or O_WRONLY. */
+bool mio_pipe_inode(int fd, int access, ino_t *ret_inode);
+
+/* ---- channel.c ----------------------------------------------------------------------------- */
+
+/* Lets a local port's socket hold that many messages, as far as the system allows. */
+void mio_channel_widen(struct mio_port *port, unsigned messages);
+
+/* ---- wire.c -------------------------------------------------------------------------------- */
+
+/* One frame and its descriptors into a socket. Ownership: everything stays the caller's. */
+enum mio_wire_result mio_wire_transmit(int fd, const void *frame, size_t length, const int *fds,
+                                       unsigned nfds);
+
+/* ---- decode.c ------------------------------------------------------------------------------ */
+
+/*
+ * The message in a frame; NULL if anything is wrong with it. Ownership: consumes the descriptors
+ * in either case.
+ */
+struct mio_kmsg *mio_wire_decode(struct mio_wire_input *input);
+
+#endif

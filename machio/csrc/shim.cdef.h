@@ -1,0 +1,13 @@
+/* shim.h: what machio needs beside Mach's own calls. */
+
+#define MACHIO_LEAVE_UNLINK ...
+#define MACHIO_LEAVE_NOW ...
+
+const char *machio_last_error(void);
+kern_return_t machio_set_bootstrap_command(const char *const argv[]);
+kern_return_t machio_bootstrap_connect(int start);
+kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
+kern_return_t machio_bootstrap_listen(int *ret_listener);
+kern_return_t machio_bootstrap_claim(int *ret_crashed);
+kern_return_t machio_bootstrap_welcome(int connection, mach_port_name_t name);
+kern_return_t machio_bootstrap_leave(int listener, int how);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What machio needs beside Mach's own calls, declared alike for both systems.
+ *
+ * The bootstrap server of macOS is launchd: there is nothing to start, to serve or to explain, and
+ * shim.c says so. The Linux layer has a server of its own (docs/bootstrap.md) and brings
+ * definitions that take the place of shim.c's.
+ */
+
+#ifndef MACHIO_SHIM_H
+#define MACHIO_SHIM_H
+
+#include <mach/mach.h>
+
+/*
+ * Why the calling thread's latest bootstrap call failed, as a sentence that says what to do; NULL
+ * if the code says all. Valid until the thread's next bootstrap call.
+ */
+const char *machio_last_error(void);
+
+/*
+ * What starts the bootstrap server, a NULL-terminated list that is copied; NULL: the standard one.
+ * The environment's MACHIO_BOOTSTRAPD goes before it.
+ */
+kern_return_t machio_set_bootstrap_command(const char *const argv[]);
+
+/*
+ * Connects to the bootstrap server; start: starts one if there is none. Every call that needs the
+ * server does it by itself.
+ */
+kern_return_t machio_bootstrap_connect(int start);
+
+/* The bootstrap directory as the environment has it now. KERN_INSUFFICIENT_BUFFER_SIZE. */
+kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
+
+/*
+ * The bootstrap server's own calls.
+ *
+ * listen: binds the socket in the bootstrap directory. KERN_NAME_EXISTS: a server is there.
+ * Ownership: the listening socket (non-blocking, close-on-exec) is the caller's.
+ *
+ * claim: this process is the server from now on; *ret_crashed tells whether the one before it died
+ * without leaving.
+ *
+ * welcome: sends a client that has connected a send right to the server's port. KERN_ABORTED: the
+ * client is gone. Ownership: the connection and the port's receive right stay the caller's.
+ *
+ * leave: to be called before the listening socket is closed. how: MACHIO_LEAVE_UNLINK removes the
+ * socket, to be given when it is not systemd's. KERN_ABORTED: a client is at the door, go on
+ * serving; MACHIO_LEAVE_NOW leaves all the same.
+ */
+#define MACHIO_LEAVE_UNLINK 1
+#define MACHIO_LEAVE_NOW    2
+
+kern_return_t machio_bootstrap_listen(int *ret_listener);
+kern_return_t machio_bootstrap_claim(int *ret_crashed);
+kern_return_t machio_bootstrap_welcome(int connection, mach_port_name_t name);
+kern_return_t machio_bootstrap_leave(int listener, int how);
+
+#endif

@@ -1,0 +1,333 @@
+"""Crashpad's child port handshake: two related processes that share one pipe exchange a port right.
+
+The server writes a secret token and the name of a fresh service into the pipe. The client reads
+them, looks the service up and sends the token with a port right. Nobody else knows the token, so
+the right is the client's; and the pipe tells the server when there is no client any more. Either
+process may be the server. A parent that wants a right from its child::
+
+    with machio.ChildPortHandshake() as handshake:
+        fd = handshake.client_read_fd()
+        child = subprocess.Popen([sys.executable, "child.py", str(fd)], pass_fds=[fd])
+        os.close(fd)
+        port = await handshake.serve(machio.PortRightType.RECEIVE)
+
+and the child::
+
+    await machio.check_in_fd(int(sys.argv[1]), port, machio.Disposition.MOVE_RECEIVE)
+
+The other way round the parent hands out `server_write_fd` and calls `check_in`, the child calls
+`serve_fd`. On the wire it is Crashpad's, whose processes may be the other side.
+
+What the server promises: messages with a wrong token, id, size or shape are destroyed with all
+rights in them, and the wait goes on; the end of the pipe ends it, but not before the queue was
+looked at once more, since a check-in may have been sent just before; the first genuine check-in
+ends it too, for good or (wrong kind of right) ill. Whatever the outcome, the service and the pipe
+are closed then.
+
+A pipe, where Crashpad has a socket pair with its wrong directions shut down: a pipe has no wrong
+directions, its end is unmistakable, and SIGPIPE is kept off here by other means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import threading
+import warnings
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap
+from ._checkin import ServerState
+from .codes import ReceiveCode, split
+from .errors import (
+    DeadDestinationError,
+    HandshakeTimedOut,
+    MachioError,
+    NoCheckInError,
+    ServerGoneError,
+    UnknownServiceError,
+    UsageError,
+    WrongRightError,
+    mach_error,
+)
+from .messages import Message
+from .ports import own
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from types import TracebackType
+
+    from ._right import Right
+    from .messages import Disposition, PortRightType
+    from .ports import ReceiveRight, SendOnceRight, SendRight
+
+T = TypeVar("T")
+
+# How many messages the server looks at before it lets the loop see the pipe, and a cancellation.
+_BATCH = 32
+# The least number of messages looked at after the pipe's end, should the queue's own count be off.
+_LAST_LOOK = 1024
+
+
+class ChildPortHandshake:
+    """A handshake's pipe, and either role in it. For one handshake; context manager.
+
+    Whoever takes an end owns it, passes it to the other process and closes his own copy.
+    """
+
+    def __init__(self) -> None:
+        self._read_fd = self._write_fd = -1
+        self._read_fd, self._write_fd = os.pipe()
+
+    def client_read_fd(self) -> int:
+        """Give away the client's end; the caller owns the fd. Raises UsageError the second time."""
+        fd, self._read_fd = self._read_fd, -1
+        return _taken(fd, "client_read_fd")
+
+    def server_write_fd(self) -> int:
+        """Give away the server's end; the caller owns the fd. Raises UsageError the second time."""
+        fd, self._write_fd = self._write_fd, -1
+        return _taken(fd, "server_write_fd")
+
+    async def serve(
+        self, right_type: PortRightType, timeout: float | None = None
+    ) -> ReceiveRight | SendRight | SendOnceRight:
+        """Be the server; see `serve_fd`. Both ends of the pipe are closed here afterwards."""
+        fd = self.server_write_fd()
+        # A client's end that is still here would keep the pipe from ever ending.
+        self.close()
+        return await serve_fd(fd, right_type, timeout)
+
+    async def check_in(
+        self, right: Right, disposition: Disposition, timeout: float | None = None
+    ) -> None:
+        """Be the client; see `check_in_fd`. Both ends of the pipe are closed here afterwards."""
+        fd = self.client_read_fd()
+        self.close()
+        await check_in_fd(fd, right, disposition, timeout)
+
+    def close(self) -> None:
+        """Close the ends that were not taken; idempotent."""
+        fds = (self._read_fd, self._write_fd)
+        self._read_fd = self._write_fd = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._read_fd >= 0 or self._write_fd >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            self.close()
+
+
+async def serve_fd(
+    fd: int, right_type: PortRightType, timeout: float | None = None
+) -> ReceiveRight | SendRight | SendOnceRight:
+    """Offer a service through the pipe or socket `fd`, and return the right that is checked in.
+
+    right_type: RECEIVE, SEND (a send-once right is welcome as well) or SEND_ONCE. The caller owns
+    the right. `fd` is consumed: closed at the end, whatever that is, as is the service.
+
+    Raises NoCheckInError (nobody reads the pipe any more), WrongRightError, HandshakeTimedOut,
+    BootstrapError, ReceiveError (no room for the right), OSError (`fd` is not fit for it).
+    """
+    server = _checkin.Server(secrets.token_bytes(8), _service_name(), right_type)
+    with _Closing(fd):
+        return await _limited(_serve(fd, server), timeout)
+
+
+async def check_in_fd(
+    fd: int, right: Right, disposition: Disposition, timeout: float | None = None
+) -> None:
+    """Read the offer from `fd` (anything readable) and check in with `right`.
+
+    `fd` is consumed: closed at the end, whatever that is. On success a right that moves is gone
+    from its object; on any failure, and on cancellation, it is still there.
+
+    Raises ServerGoneError (the pipe ended, the service is gone), ProtocolError, HandshakeTimedOut,
+    UsageError (the disposition does not go with the right), BootstrapError, SendError, OSError.
+    """
+    with _Closing(fd):
+        await _limited(_check_in(fd, right, disposition), timeout)
+
+
+class _Closing:
+    """Closes an fd at the end of a with statement, once."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+def _taken(fd: int, what: str) -> int:
+    if fd < 0:
+        raise UsageError(f"{what}: this end of the pipe was taken, used or closed before")
+    return fd
+
+
+def _service_name() -> str:
+    where = f"{os.getpid()}.{threading.get_native_id()}"
+    return f"org.machio.child_port_handshake.{where}.{secrets.token_hex(16)}"
+
+
+async def _limited(work: Awaitable[T], timeout: float | None) -> T:
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            return await work
+    except TimeoutError as error:
+        if isinstance(error, MachioError) or not scope.expired():
+            raise
+        raise HandshakeTimedOut(f"the handshake did not end within {timeout} seconds") from None
+
+
+async def _serve(fd: int, server: _checkin.Server) -> ReceiveRight | SendRight | SendOnceRight:
+    with (
+        await bootstrap.check_in(server.service_name) as service,
+        contextlib.closing(_loop.current().watch_writer(fd)) as pipe,
+    ):
+        try:
+            await _offer(fd, pipe, server.offer())
+        except BrokenPipeError:
+            pipe.eof = True
+        queue = _Queue(service, pipe, server)
+        line = service.watch().line
+        # From here the pipe's end makes the server look at the queue, for the last time.
+        pipe.on_event = line.wake
+        while True:
+            await line.stand(queue.look, None)
+            if server.done:
+                return queue.outcome()
+            await asyncio.sleep(0)
+
+
+async def _offer(fd: int, pipe: _loop.Watch, data: bytes) -> None:
+    while data:
+        # Bound now: the closure must not see the next round's data.
+        written = await pipe.line.stand(lambda data=data: _pipes.write_now(fd, data), None)  # type: ignore[misc]
+        assert isinstance(written, int)
+        data = data[written:]
+
+
+class _Queue:
+    """The service's queue as the server looks at it: one small buffer, one message at a time."""
+
+    def __init__(self, service: ReceiveRight, pipe: _loop.Watch, server: _checkin.Server) -> None:
+        self._service = service
+        self._pipe = pipe
+        self._server = server
+        self._right: ReceiveRight | SendRight | SendOnceRight | None = None
+        # No room for more than a check-in: what is larger is destroyed by the kernel, unread.
+        self._buffer = _ffi.Buffer(_checkin.CHECK_IN_SIZE + _wire.TRAILER_SIZE)
+
+    def look(self) -> bool | None:
+        """Look at some messages. None: there are none, wait; True: done, or there may be more."""
+        if self._pipe.eof:
+            # Before the queue is looked at: what was sent before the end is in it by now.
+            self._server.hang_up(max(self._service.status.queued, _LAST_LOOK))
+        for _ in range(_BATCH):
+            if not self._next():
+                return True if self._server.done else None
+            if self._server.done:
+                return True
+        return True
+
+    def outcome(self) -> ReceiveRight | SendRight | SendOnceRight:
+        """Return the right, or raise what happened instead."""
+        if self._server.state is ServerState.WRONG_RIGHT:
+            raise WrongRightError(
+                "the client checked in, but with another kind of right than expected;"
+                " the right was destroyed"
+            )
+        if self._right is None:
+            refused = self._server.refused
+            raise NoCheckInError(
+                "the client closed the pipe, or never was, and had not checked in"
+                + (f"; {refused} messages that were no check-in were destroyed" if refused else "")
+            )
+        return self._right
+
+    def _next(self) -> bool:
+        """Receive and judge one message; False if there is none."""
+        option = _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT
+        code = _ffi.receive(self._buffer, self._service.name, option)
+        if code == ReceiveCode.TIMED_OUT:
+            self._server.empty()
+            return False
+        if code == 0:
+            self._judge()
+        elif code == ReceiveCode.TOO_LARGE or split(code)[0] == ReceiveCode.HEADER_ERROR:
+            self._server.refuse()  # it was destroyed already
+        elif split(code)[0] == ReceiveCode.BODY_ERROR:
+            self._judge_incomplete(code)
+        else:
+            raise mach_error(code, "mach_msg")
+        return True
+
+    def _judge(self) -> None:
+        view = self._message()
+        if self._server.judge(view) is not ServerState.ACCEPTED:
+            _ffi.destroy(self._buffer)
+            return
+        self._right = own(*_checkin.right_of(view))
+        # A check-in has no reply; a right that came as one is not wanted.
+        _ffi.deallocate(_wire.NAME.unpack_from(view, _wire.REMOTE_AT)[0])
+
+    def _judge_incomplete(self, code: int) -> None:
+        """Judge a message whose right could not be delivered: misfortune if it was the client's."""
+        state = self._server.judge(self._message())
+        _ffi.destroy(self._buffer)
+        if state in (ServerState.ACCEPTED, ServerState.WRONG_RIGHT):
+            raise mach_error(code, "mach_msg")
+
+    def _message(self) -> memoryview:
+        view = self._buffer.view
+        return view[: _wire.HEADER.unpack_from(view)[1]]
+
+
+async def _check_in(fd: int, right: Right, disposition: Disposition) -> None:
+    client = _checkin.Client()
+    await _read_offer(fd, client)
+    message = Message(_checkin.CHECK_IN_ID, client.body(), rights=[(right, disposition)])
+    try:
+        with await bootstrap.look_up(client.name) as service:
+            await service.send(message)
+    except (UnknownServiceError, DeadDestinationError) as error:
+        raise ServerGoneError(
+            "the handshake's server is gone, or has had its check-in already;"
+            " the right was not given away"
+        ) from error
+
+
+async def _read_offer(fd: int, client: _checkin.Client) -> None:
+    try:
+        pipe = _loop.current().watch_reader(fd)
+    except OSError:
+        # Not a kind of file that one waits for, an ordinary one say: it never blocks.
+        while client.needed:
+            client.feed(os.read(fd, client.needed))
+        return
+    with contextlib.closing(pipe):
+        while client.needed:
+            data = await pipe.line.stand(lambda: _pipes.read_now(fd, client.needed), None)
+            assert isinstance(data, bytes)
+            client.feed(data)

@@ -1,0 +1,183 @@
+"""Messages: an id, bytes, rights, a reply right, and on arrival the sender that the system attests.
+
+To send, say what the message is made of; rights in it are given away when it is sent::
+
+    Message(7, b"body", rights=[receive_right, (send_right, Disposition.COPY_SEND)], reply=port)
+
+A right without a disposition *moves*: the Python object is emptied. A `ReceiveRight` as the reply
+makes a send-once right and stays (MACH_MSG_TYPE_MAKE_SEND_ONCE). What arrives has the rights as new
+objects, which the receiver owns; close what is not taken, one by one or all with `Message.close`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from . import _wire
+from .codes import CEnum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from ._right import Right
+
+
+class Disposition(CEnum, prefix="MACH_MSG_TYPE_"):
+    """What a message does with a right of its sender."""
+
+    MOVE_RECEIVE = 16
+    MOVE_SEND = 17
+    MOVE_SEND_ONCE = 18
+    COPY_SEND = 19
+    MAKE_SEND = 20
+    MAKE_SEND_ONCE = 21
+
+
+class PortRightType(CEnum, prefix="MACH_PORT_RIGHT_"):
+    """The kinds of right that a name can stand for."""
+
+    SEND = 0
+    RECEIVE = 1
+    SEND_ONCE = 2
+    PORT_SET = 3
+    DEAD_NAME = 4
+
+
+class NotificationId(CEnum, prefix="MACH_NOTIFY_"):
+    """Ids of the messages that the system sends; believe them only if `Sender.is_kernel`."""
+
+    PORT_DELETED = 65
+    SEND_POSSIBLE = 66
+    PORT_DESTROYED = 69
+    NO_SENDERS = 70
+    SEND_ONCE = 71
+    DEAD_NAME = 72
+
+
+# As received, a disposition says what kind of right arrived.
+ARRIVES_AS: dict[int, PortRightType] = {
+    Disposition.MOVE_RECEIVE: PortRightType.RECEIVE,
+    Disposition.MOVE_SEND: PortRightType.SEND,
+    Disposition.MOVE_SEND_ONCE: PortRightType.SEND_ONCE,
+}
+
+Carried: TypeAlias = "Right | tuple[Right, Disposition] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a message, in the words of the kernel: the audit token of the trailer.
+
+    A message of the system itself (a notification) has a token of zeros: `is_kernel`. A process of
+    another pid namespace shows pid 0 but never a token of zeros.
+    """
+
+    audit_token: tuple[int, ...]
+
+    @property
+    def pid(self) -> int:
+        """The process id at the time of sending."""
+        return self.audit_token[5]
+
+    @property
+    def uid(self) -> int:
+        """The effective user id at the time of sending."""
+        return self.audit_token[1]
+
+    @property
+    def gid(self) -> int:
+        """The effective group id at the time of sending."""
+        return self.audit_token[2]
+
+    @property
+    def real_uid(self) -> int:
+        """The real user id at the time of sending."""
+        return self.audit_token[3]
+
+    @property
+    def real_gid(self) -> int:
+        """The real group id at the time of sending."""
+        return self.audit_token[4]
+
+    @property
+    def is_kernel(self) -> bool:
+        """True for the system's own messages: every word of the token is zero."""
+        return not any(self.audit_token)
+
+
+class Message:
+    """One message, to be sent or received.
+
+    id: msgh_id, a signed 32-bit number. body: bytes; on the wire padded with zeros to a multiple
+    of 4, and received so. rights: on arrival a tuple of owned rights, with None for one that was
+    null or whose port died on the way. reply: on arrival a SendRight or SendOnceRight, or None.
+    port: on arrival the name of the port it was sent to, which a set's receiver wants to know.
+    """
+
+    __slots__ = ("_trailer", "body", "id", "port", "reply", "rights")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - Mach's own word
+        body: bytes | bytearray | memoryview = b"",
+        rights: Iterable[Carried] = (),
+        reply: Carried = None,
+        *,
+        port: int = _wire.NAME_NULL,
+        trailer: bytes = b"",
+    ) -> None:
+        self.id = id
+        self.body = bytes(body)
+        # What a received message holds is rights; `Any` spares the receiver an isinstance of each.
+        self.rights: tuple[Any, ...] = tuple(rights)
+        self.reply: Any = reply
+        self.port = port
+        self._trailer = trailer
+
+    def __repr__(self) -> str:
+        parts = [f"id={self.id}", f"body={len(self.body)} bytes"]
+        if self.rights:
+            parts.append(f"rights={list(self.rights)}")
+        if self.reply is not None:
+            parts.append(f"reply={self.reply}")
+        return f"<Message {' '.join(parts)}>"
+
+    @property
+    def sender(self) -> Sender | None:
+        """Who sent it; None for a message that was not received."""
+        if not self._trailer:
+            return None
+        return Sender(_wire.AUDIT_TRAILER.unpack(self._trailer)[5:])
+
+    @property
+    def seqno(self) -> int | None:
+        """The port's number for it, assigned at receive; None if it was not received."""
+        if not self._trailer:
+            return None
+        seqno: int = _wire.AUDIT_TRAILER.unpack(self._trailer)[2]
+        return seqno
+
+    @property
+    def is_notification(self) -> bool:
+        """True if the system itself sent it, as it does all its notifications."""
+        return _wire.is_from_kernel(self._trailer)
+
+    def close(self) -> None:
+        """Close every right that is still in the message; idempotent."""
+        for carried in (*self.rights, self.reply):
+            right = carried[0] if isinstance(carried, tuple) else carried
+            if right is not None:
+                right.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

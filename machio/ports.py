@@ -1,0 +1,434 @@
+"""Port rights and port sets as owned objects, and sending and receiving with them.
+
+::
+
+    with ReceiveRight.allocate() as port, port.make_send() as send:
+        await send.send(Message(1, b"ping"))
+        message = await port.receive()
+
+Each object owns its right until it is closed or given away (see `machio._right.Right`, from which
+all have `name`, `close`, `release`, `from_name`). Receiving is cancel-safe: a message is either
+still queued or was returned. Sending is, too: a cancelled or timed-out send has sent nothing, and
+every right that was to move is back in its object.
+
+Each operation comes in three manners: a coroutine (waits in the event loop, without a thread),
+`_nowait` (raises at once), and `_blocking` (blocks the thread, not the interpreter). Timeouts are
+seconds; None waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import weakref
+from typing import NamedTuple
+
+from . import _ffi, _loop, _requests, _wire
+from ._outgoing import Outgoing
+from ._right import Right
+from .codes import ReceiveCode, SendCode, split
+from .errors import BadMessageError, UsageError, mach_error
+from .messages import ARRIVES_AS, Disposition, Message, PortRightType
+
+_MAX_MILLISECONDS = 0xFFFF_FFFF
+# A task that always finds a message would keep all others from running: see `_Receiver.receive`.
+_UNINTERRUPTED = 64
+
+
+class PortStatus(NamedTuple):
+    """mach_port_status_t, in its order: the state of a port as its receiver sees it."""
+
+    in_set: int
+    seqno: int
+    make_send_count: int
+    queue_limit: int
+    queued: int
+    send_once_rights: int
+    has_send_rights: int
+    has_port_destroyed_request: int
+    has_no_senders_request: int
+    flags: int
+
+
+class _Receiver(Right):
+    """What can be received from."""
+
+    __slots__ = ("_streak", "_watch")
+
+    def __init__(self, name: int) -> None:
+        self._watch: _loop.Watch | None = None
+        self._streak = 0
+        super().__init__(name)
+
+    def watch(self) -> _loop.Watch:
+        """Return the registration with the running loop, made on first use; owned by this object.
+
+        Raises UsageError while tasks of another loop wait here, and RightClosedError.
+        """
+        name = self.name
+        adapter = _loop.current()
+        watch = self._watch
+        if watch is not None and watch.adapter is not adapter:
+            if watch.line and watch.adapter.alive():
+                raise UsageError(f"tasks of another event loop wait on {self!r}")
+            self._unwatch()
+            watch = None
+        if watch is None:
+            watch = self._watch = adapter.watch_port(name)
+        return watch
+
+    def _unwatch(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+
+    def _let_go(self, name: int) -> None:  # noqa: ARG002
+        self._unwatch()
+
+    def _attempt(self) -> Message | None:
+        """Receive if a message is there. Raises ReceiveError, BadMessageError, RightClosedError."""
+        name = self.name
+        buffer = _ffi.take_buffer()
+        try:
+            while (code := _ffi.receive(buffer, name, _ffi.RECEIVE_NOW)) != 0:
+                if code == ReceiveCode.TIMED_OUT:
+                    return None
+                buffer = _recover(code, buffer)
+            return _adopt(buffer)
+        finally:
+            _ffi.return_buffer(buffer)
+
+    async def _receive(self, timeout: float | None) -> Message:
+        self._streak += 1
+        if self._streak > _UNINTERRUPTED:
+            self._streak = 0
+            await asyncio.sleep(0)  # before the attempt: after it, cancellation loses a message
+        watch = self._watch
+        if watch is None or not watch.line:
+            message = self._attempt()
+            if message is not None:
+                return message
+        self._streak = 0
+        try:
+            watch = self.watch()
+        except OSError:
+            # The port may have died meanwhile, which receiving reports in Mach's own words.
+            message = self._attempt()
+            if message is None:
+                raise
+            return message
+        attempted = not watch.line
+        found = await watch.line.stand(self._attempt, timeout, attempted=attempted)
+        if found is None:
+            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
+        assert isinstance(found, Message)
+        return found
+
+    def _receive_blocking(self, timeout: float | None) -> Message:
+        deadline = _Deadline(timeout)
+        name = self.name
+        # Interrupted receives come back here, so that Python's signal handlers run.
+        option = _ffi.RECEIVE | _ffi.RECEIVE_LARGE | _ffi.RECEIVE_INTERRUPT
+        if timeout is not None:
+            option |= _ffi.RECEIVE_TIMEOUT
+        buffer = _ffi.take_buffer()
+        try:
+            while (code := _ffi.receive(buffer, name, option, deadline.milliseconds())) != 0:
+                if code != ReceiveCode.INTERRUPTED:
+                    buffer = _recover(code, buffer)
+            return _adopt(buffer)
+        finally:
+            _ffi.return_buffer(buffer)
+
+
+class ReceiveRight(_Receiver):
+    """The receive right of a port: there is one, and its holder gets the messages."""
+
+    __slots__ = ()
+
+    kind = PortRightType.RECEIVE
+    dispositions = (Disposition.MOVE_RECEIVE, Disposition.MAKE_SEND, Disposition.MAKE_SEND_ONCE)
+
+    @classmethod
+    def allocate(cls, queue_limit: int | None = None) -> ReceiveRight:
+        """Make a new port; the caller owns its receive right. Raises KernError.
+
+        queue_limit: messages queued before senders wait, 0 to 1024; 5 if None.
+        """
+        port = cls(_ffi.allocate(PortRightType.RECEIVE))
+        try:
+            if queue_limit is not None:
+                port.queue_limit = queue_limit
+        except BaseException:
+            port.close()
+            raise
+        return port
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        """Return the next message; the caller owns the rights in it. First waiter, first served.
+
+        Raises ReceiveTimedOut, ReceiveError (the right is gone; a right could not be delivered),
+        BadMessageError, RightClosedError (also if the right is closed or given away meanwhile).
+        """
+        return await self._receive(timeout)
+
+    def receive_nowait(self) -> Message:
+        """Return the next message, or raise ReceiveTimedOut at once if there is none."""
+        message = self._attempt()
+        if message is None:
+            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
+        return message
+
+    def receive_blocking(self, timeout: float | None = None) -> Message:
+        """Return the next message, blocking the thread meanwhile; raises as `receive`."""
+        return self._receive_blocking(timeout)
+
+    def make_send(self) -> SendRight:
+        """Make a send right, which the caller owns (mach_port_insert_right, MAKE_SEND)."""
+        name = self.name
+        _ffi.insert_right(name, name, Disposition.MAKE_SEND)
+        return SendRight(name)
+
+    def make_send_once(self) -> SendOnceRight:
+        """Make a send-once right, which the caller owns (mach_port_extract_right)."""
+        return SendOnceRight(_ffi.extract_right(self.name, Disposition.MAKE_SEND_ONCE))
+
+    @property
+    def status(self) -> PortStatus:
+        """The port's state (mach_port_get_attributes, MACH_PORT_RECEIVE_STATUS)."""
+        return PortStatus(*_ffi.receive_status(self.name))
+
+    @property
+    def queue_limit(self) -> int:
+        """How many messages queue before senders wait, 0 to 1024; settable."""
+        return self.status.queue_limit
+
+    @queue_limit.setter
+    def queue_limit(self, limit: int) -> None:
+        _ffi.set_queue_limit(self.name, limit)
+
+    def _destroy(self, name: int) -> None:
+        _ffi.mod_refs(name, PortRightType.RECEIVE, -1)
+
+
+class SendRight(Right):
+    """A send right: one user reference of it. Several objects may share one name."""
+
+    __slots__ = ()
+
+    kind = PortRightType.SEND
+    dispositions = (Disposition.MOVE_SEND, Disposition.COPY_SEND)
+
+    async def send(self, message: Message, timeout: float | None = None) -> None:
+        """Send; waits while the queue is full. First waiter, first served.
+
+        Ownership: rights in the message are given away, or used as their dispositions say, once the
+        kernel has the message; on failure and cancellation they stay with the caller, but for a
+        SendError that says they were destroyed. Raises SendTimedOut, DeadDestinationError,
+        SendError, UsageError. Mach: mach_msg, COPY_SEND.
+        """
+        outgoing = Outgoing(message, self, Disposition.COPY_SEND)
+        try:
+            name = self.name
+            if not _requests.is_awaited(name) and outgoing.attempt(_ffi.SEND_NOW):
+                return
+            option = _ffi.SEND_NOW | _ffi.SEND_NOTIFY
+            sent = await _requests.wait_for_room(
+                name, lambda: outgoing.attempt(option) or None, timeout
+            )
+            if not sent:
+                raise mach_error(SendCode.TIMED_OUT, "mach_msg")
+        finally:
+            outgoing.give_back()
+
+    def send_nowait(self, message: Message) -> None:
+        """Send, or raise SendTimedOut at once if the queue is full; otherwise as `send`."""
+        _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), 0)
+
+    def send_blocking(self, message: Message, timeout: float | None = None) -> None:
+        """Send, blocking the thread while the queue is full; otherwise as `send`."""
+        _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), timeout)
+
+    def copy(self) -> SendRight:
+        """Return another object with a user reference of its own (mach_port_mod_refs).
+
+        Raises KernError if the port is dead.
+        """
+        name = self.name
+        _ffi.mod_refs(name, PortRightType.SEND, 1)
+        return SendRight(name)
+
+    @property
+    def is_dead(self) -> bool:
+        """True if the port has died: the name is a dead name (mach_port_type)."""
+        return _ffi.is_dead(self.name)
+
+    @classmethod
+    def _accepted_types(cls) -> int:
+        return super()._accepted_types() | _ffi.TYPE_DEAD_NAME
+
+    def _let_go(self, name: int) -> None:
+        _requests.touch(name)
+
+    def _destroy(self, name: int) -> None:
+        _ffi.deallocate(name)
+
+
+class SendOnceRight(Right):
+    """A right to send exactly one message; dropping it sends a send-once notification instead."""
+
+    __slots__ = ()
+
+    kind = PortRightType.SEND_ONCE
+    dispositions = (Disposition.MOVE_SEND_ONCE,)
+
+    def send(self, message: Message) -> None:
+        """Send, which empties the object; never waits, since it passes the queue limit.
+
+        On failure the right stays with the caller, and otherwise all is as with `SendRight.send`.
+        """
+        _send_blocking(Outgoing(message, self, Disposition.MOVE_SEND_ONCE), 0)
+
+    @property
+    def is_dead(self) -> bool:
+        """True if the port has died: the name is a dead name (mach_port_type)."""
+        return _ffi.is_dead(self.name)
+
+    @classmethod
+    def _accepted_types(cls) -> int:
+        return super()._accepted_types() | _ffi.TYPE_DEAD_NAME
+
+    def _let_go(self, name: int) -> None:
+        _requests.touch(name)
+
+    def _destroy(self, name: int) -> None:
+        _ffi.deallocate(name)
+
+
+class PortSet(_Receiver):
+    """A set of ports that are received from together. Members stay their owners' objects."""
+
+    __slots__ = ("_members",)
+
+    kind = PortRightType.PORT_SET
+
+    def __init__(self, name: int) -> None:
+        self._members: weakref.WeakValueDictionary[int, ReceiveRight] = (
+            weakref.WeakValueDictionary()
+        )
+        super().__init__(name)
+
+    @classmethod
+    def allocate(cls) -> PortSet:
+        """Make an empty set; the caller owns it. Raises KernError."""
+        return cls(_ffi.allocate(PortRightType.PORT_SET))
+
+    def add(self, port: ReceiveRight) -> None:
+        """Make a port a member; it may be one of other sets too (mach_port_insert_member).
+
+        A port leaves its sets when it is closed or given away, also if a send of it times out.
+        """
+        _ffi.insert_member(port.name, self.name)
+        self._members[port.name] = port
+
+    def remove(self, port: ReceiveRight) -> None:
+        """Take a port out of the set (mach_port_extract_member). Raises KernError if not in it."""
+        _ffi.extract_member(port.name, self.name)
+        self._members.pop(port.name, None)
+
+    async def receive(self, timeout: float | None = None) -> tuple[ReceiveRight | None, Message]:
+        """Return the next message of any member, and the member; raises as `ReceiveRight.receive`.
+
+        The member is None for a port that was not put into the set by `add`.
+        """
+        return self._of_member(await self._receive(timeout))
+
+    def receive_nowait(self) -> tuple[ReceiveRight | None, Message]:
+        """As `receive`, but raise ReceiveTimedOut at once if there is no message."""
+        message = self._attempt()
+        if message is None:
+            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
+        return self._of_member(message)
+
+    def receive_blocking(self, timeout: float | None = None) -> tuple[ReceiveRight | None, Message]:
+        """As `receive`, blocking the thread meanwhile."""
+        return self._of_member(self._receive_blocking(timeout))
+
+    def _of_member(self, message: Message) -> tuple[ReceiveRight | None, Message]:
+        member = self._members.get(message.port)
+        return (None if member is None or member.closed else member), message
+
+    def _destroy(self, name: int) -> None:
+        _ffi.mod_refs(name, PortRightType.PORT_SET, -1)
+
+
+class _Deadline:
+    """A timeout in seconds, told in the milliseconds that remain."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def milliseconds(self) -> int:
+        if self._end is None:
+            return 0
+        left = math.ceil((self._end - time.monotonic()) * 1000)
+        return min(max(left, 0), _MAX_MILLISECONDS)
+
+
+_CLASSES: dict[PortRightType, type[ReceiveRight | SendRight | SendOnceRight]] = {
+    PortRightType.RECEIVE: ReceiveRight,
+    PortRightType.SEND: SendRight,
+    PortRightType.SEND_ONCE: SendOnceRight,
+}
+
+
+def own(name: int, disposition: int) -> ReceiveRight | SendRight | SendOnceRight | None:
+    """Wrap a right as received; None for one that was null or had died on the way."""
+    if name in (_wire.NAME_NULL, _wire.NAME_DEAD):
+        return None
+    return _CLASSES[ARRIVES_AS[disposition]](name)
+
+
+def _adopt(buffer: _ffi.Buffer) -> Message:
+    """Turn a received message into objects. Raises BadMessageError, everything in it released."""
+    try:
+        incoming = _wire.unpack(buffer.view)
+    except _wire.Malformed as problem:
+        _ffi.destroy(buffer)
+        raise BadMessageError(f"a peer sent {problem}; it was destroyed") from None
+    return Message(
+        incoming.id,
+        incoming.body,
+        [own(*right) for right in incoming.rights],
+        own(incoming.remote, incoming.bits & 0x1F),
+        port=incoming.local,
+        trailer=incoming.trailer,
+    )
+
+
+def _recover(code: int, buffer: _ffi.Buffer) -> _ffi.Buffer:
+    """After a failed receive: return a buffer to try again with, or raise the error."""
+    if code == ReceiveCode.TOO_LARGE:
+        needed = _wire.HEADER.unpack_from(buffer.view)[1] + _wire.TRAILER_SIZE
+        larger = _ffi.Buffer(needed)
+        _ffi.return_buffer(buffer)
+        return larger
+    if split(code)[0] == ReceiveCode.BODY_ERROR:
+        _ffi.destroy(buffer)  # what of it did arrive
+    raise mach_error(code, "mach_msg")
+
+
+def _send_blocking(outgoing: Outgoing, timeout: float | None) -> None:
+    deadline = _Deadline(timeout)
+    option = _ffi.SEND | _ffi.SEND_INTERRUPT
+    if timeout is not None:
+        option |= _ffi.SEND_TIMEOUT
+    try:
+        while not outgoing.attempt(option, left := deadline.milliseconds()):
+            if timeout is not None and left == 0:
+                raise mach_error(SendCode.TIMED_OUT, "mach_msg")
+    finally:
+        outgoing.give_back()

@@ -1,0 +1,136 @@
+"""What every test has: loops to run on, a bootstrap server of its own, a check for leaked files.
+
+- An ``async def test_...`` runs once on each of `LOOPS`. A test that starts other processes takes
+  the fixture `loop_name` instead and passes the name on; `LOOPS` makes the loop there.
+- The test process never meets the user's bootstrap server: ``MACHIO_BOOTSTRAP`` names a private
+  directory from the start. A test that wants its own takes `bootstrap_dir` or `bootstrap_env`.
+- A file that is open after a test and was not before fails it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+try:
+    import uvloop
+except ImportError:  # not made for every system that runs asyncio
+    uvloop = None
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def _new_eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+LOOPS: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+if sys.version_info >= (3, 12):
+    LOOPS["eager"] = _new_eager_loop
+if uvloop is not None:
+    LOOPS["uvloop"] = uvloop.new_event_loop
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict:
+    return LOOPS
+
+
+@pytest.fixture(params=LOOPS)
+def loop_name(request: pytest.FixtureRequest) -> str:
+    """The name of an event loop, for the processes that the test starts."""
+    return request.param
+
+
+# --- bootstrap servers -------------------------------------------------------------------------
+
+
+def make_bootstrap_dir() -> Path:
+    """Make a directory, mode 0700, with a path short enough for the address of a socket."""
+    return Path(tempfile.mkdtemp(prefix="machio-", dir="/tmp"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any test module imports machio, which may read the variable when it is loaded.
+    config.stash[_SESSION_BOOTSTRAP] = make_bootstrap_dir()
+    os.environ["MACHIO_BOOTSTRAP"] = str(config.stash[_SESSION_BOOTSTRAP])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_SESSION_BOOTSTRAP], ignore_errors=True)
+
+
+_SESSION_BOOTSTRAP = pytest.StashKey[Path]()
+
+
+@pytest.fixture
+def bootstrap_dir() -> Iterator[Path]:
+    """A directory for a bootstrap server that no other test uses."""
+    path = make_bootstrap_dir()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def bootstrap_env(bootstrap_dir: Path) -> dict[str, str]:
+    """An environment for processes that are to use `bootstrap_dir`."""
+    return {**os.environ, "MACHIO_BOOTSTRAP": str(bootstrap_dir)}
+
+
+# --- leaks ---------------------------------------------------------------------------------------
+
+_FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+
+
+def open_fds() -> dict[int, str]:
+    """Map the open files of this process to what they are, as far as the system tells."""
+    fds = {}
+    for name in os.listdir(_FD_DIR):  # noqa: PTH208 - plain numbers are wanted
+        try:
+            os.fstat(int(name))
+            fds[int(name)] = os.readlink(f"{_FD_DIR}/{name}")  # noqa: PTH115
+        except OSError as error:
+            if error.errno != errno.EBADF:  # that of the listing itself is closed by now
+                fds[int(name)] = "a file without a name"
+    return fds
+
+
+def leaked_fds(before: dict[int, str], patience: float = 2.0) -> list[str]:
+    """Describe the files opened since `before`; those being closed elsewhere get some time."""
+    deadline = time.monotonic() + patience
+    while True:
+        gc.collect()
+        after = open_fds()
+        if len(after) <= len(before):
+            return []
+        if time.monotonic() > deadline:
+            return [f"fd {fd} -> {what}" for fd, what in after.items() if before.get(fd) != what]
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def _lasting_fds() -> None:
+    """Open what stays open for the life of a process, so that no test is charged with it."""
+    for new_loop in LOOPS.values():  # uvloop keeps a pipe for signals
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(asyncio.sleep(0))
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_fds(request: pytest.FixtureRequest, _lasting_fds: None) -> Iterator[None]:
+    gc.collect()
+    before = open_fds()
+    yield
+    if leaked := leaked_fds(before):
+        pytest.fail("the test left files open:\n  " + "\n  ".join(leaked), pytrace=False)

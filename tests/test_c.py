@@ -1,0 +1,218 @@
+"""Runs the C tests, each TEST() of ``tests/c/test_*.c`` in a process of its own.
+
+They are compiled with the C library in several flavours, on all cores, in a directory of the
+session. A test program named ``test_shim*.c`` is linked with ``machio/csrc/shim.c`` as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CSRC = ROOT / "machio/csrc"
+INCLUDE = CSRC / "linux/include"
+LIBRARY = sorted((CSRC / "linux").glob("*.c"))
+SHIM = CSRC / "shim.c"
+PROGRAMS = sorted((ROOT / "tests/c").glob("test_*.c"))
+
+CC = shlex.split(os.environ.get("CC", "cc"))
+CXX = shlex.split(os.environ.get("CXX", "c++"))
+INCLUDES = [f"-I{path}" for path in (INCLUDE, CSRC, CSRC / "linux", ROOT / "tests/c")]
+CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", *INCLUDES]
+FLAVOURS = {
+    "plain": ["-O2"],
+    "sanitized": [
+        "-O1",
+        "-fno-omit-frame-pointer",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ],
+}
+TIME_LIMIT = 60.0
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the C library is for Linux; macOS brings its own Mach"
+)
+
+
+def names_in(program: Path) -> list[str]:
+    """List the TEST()s of a program; one without any runs as a whole."""
+    return re.findall(r"^TEST\((\w+)\)", program.read_text(encoding="utf-8"), re.MULTILINE) or [""]
+
+
+def make(target: Path, *arguments: str | Path) -> Path:
+    """Have the compiler make a file; what it complains about becomes the test's failure."""
+    command = [*CC, *CFLAGS, *map(str, arguments), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{CC[0]} cannot make {target}:\n{done.stderr}", pytrace=False)
+    return target
+
+
+class Build:
+    """The programs of one flavour, compiled in the background."""
+
+    def __init__(self, pool: ThreadPoolExecutor, flags: list[str], directory: Path) -> None:
+        self.pool, self.flags, self.directory = pool, flags, directory
+        directory.mkdir()
+        self.library = [self._object(source) for source in LIBRARY]
+        self.shim: list[Future[Path]] = []
+        self.programs: dict[Path, Future[Path]] = {}
+
+    def prepare(self, program: Path) -> None:
+        """Begin to compile a program."""
+        if program not in self.programs:
+            self.programs[program] = self._object(program)
+
+    def program(self, program: Path) -> Path:
+        """Return the executable of a program, linked when first asked for."""
+        self.prepare(program)
+        executable = self.directory / program.stem
+        if not executable.exists():
+            if program.stem.startswith("test_shim") and not self.shim:
+                self.shim = [self._object(SHIM)]
+            shim = self.shim if program.stem.startswith("test_shim") else []
+            objects = [self.programs[program], *self.library, *shim]
+            make(executable, *self.flags, *(made.result() for made in objects))
+        return executable
+
+    def _object(self, source: Path) -> Future[Path]:
+        target = self.directory / f"{source.parent.name}-{source.stem}.o"
+        return self.pool.submit(make, target, *self.flags, "-c", source)
+
+
+@pytest.fixture(scope="module")  # not longer: later tests may fork, without threads around
+def builds(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Build]]:
+    """Begin to build what the selected tests want, in each flavour."""
+    directory, made = tmp_path_factory.mktemp("c"), {}
+    selected = [item for item in request.session.items if item.function is test_program]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for item in selected:
+            flavour = item.callspec.params["flavour"]
+            if flavour not in made:
+                made[flavour] = Build(pool, FLAVOURS[flavour], directory / flavour)
+            made[flavour].prepare(item.callspec.params["program"])
+        yield made
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session")
+def working_flavours(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The flavours whose programs compile and run: some compilers come without sanitizers."""
+    directory = tmp_path_factory.mktemp("flavours")
+    (directory / "main.c").write_text("int main(void) { return 0; }\n")
+
+    def works(name: str) -> bool:
+        compiled = subprocess.run(
+            [*CC, *FLAVOURS[name], str(directory / "main.c"), "-o", str(directory / name)],
+            capture_output=True,
+            check=False,
+        )
+        ran = compiled.returncode == 0 and subprocess.run(
+            [directory / name], capture_output=True, check=False
+        )
+        return bool(ran) and ran.returncode == 0
+
+    return {name for name in FLAVOURS if works(name)}
+
+
+def run(command: list[str | Path], environment: dict[str, str], log: Path) -> tuple[int, str]:
+    """Run a program to its end and return its status and all it printed.
+
+    The output goes to a file: a server that the program leaves behind would keep a pipe open.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            status = -signal.SIGALRM
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return status, log.read_text(errors="replace")
+
+
+@pytest.mark.timeout(300)  # the first test of a flavour waits for the compiler
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        pytest.param(program, name, id=f"{program.stem.removeprefix('test_')}-{name or 'main'}")
+        for program in PROGRAMS
+        for name in names_in(program)
+    ],
+)
+def test_program(
+    program: Path,
+    name: str,
+    flavour: str,
+    builds: dict[str, Build],
+    working_flavours: set[str],
+    bootstrap_env: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    if flavour not in working_flavours:
+        pytest.skip(f"{CC[0]} makes no {flavour} programs that run here")
+    environment = {
+        "ASAN_OPTIONS": "detect_stack_use_after_return=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        **bootstrap_env,
+        # The bootstrap server is started with the Python that runs the tests.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+    }
+    executable = builds[flavour].program(program)
+    status, output = run([executable, *([name] if name else [])], environment, tmp_path / "log")
+    if status == -signal.SIGALRM:
+        pytest.fail(f"not done after {TIME_LIMIT:.0f} s:\n{output}", pytrace=False)
+    if status < 0:
+        pytest.fail(f"killed by {signal.Signals(-status).name}:\n{output}", pytrace=False)
+    if status:
+        pytest.fail(f"exited with {status}:\n{output}", pytrace=False)
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.parametrize(
+    "header", sorted(str(path.relative_to(INCLUDE)) for path in INCLUDE.rglob("*.h"))
+)
+def test_header_stands_alone(header: str, language: str, tmp_path: Path) -> None:
+    """Each public header compiles on its own, twice included, in C11 and in C++17."""
+    source = tmp_path / ("main.c" if language == "c" else "main.cc")
+    source.write_text(f"#include <{header}>\n#include <{header}>\nint main(void) {{ return 0; }}\n")
+    compile_with, standard = (CC, "c11") if language == "c" else (CXX, "c++17")
+    command = [
+        *compile_with,
+        f"-std={standard}",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Werror",
+        "-fsyntax-only",
+        f"-I{INCLUDE}",
+        str(source),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip(f"no {compile_with[0]} here")
+    assert done.returncode == 0, done.stderr
