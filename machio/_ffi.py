@@ -8,6 +8,7 @@ their callers decide by it. No helper blocks unless it is given a timeout other 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, cast
 
 from machio._mach import ffi, lib

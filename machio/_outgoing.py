@@ -10,8 +10,8 @@ three states, and `give_back` undoes each of them exactly:
   alone, and a right may have come back under another name. The buffer is a complete message now:
   it may be sent again as it is, whatever happens to the objects it was made from.
 
-If the kernel refuses a right in the body, it has destroyed the whole message (phase B): the objects
-of the rights that were to move stay empty.
+If the kernel refuses a right in the body, it has destroyed the message as far as it had come (phase
+B): the objects of the rights before the refused one stay empty, those behind get theirs back.
 """
 
 from __future__ import annotations
@@ -41,6 +41,15 @@ _CONSUMED = frozenset(
         SendCode.INVALID_OPTIONS,
     )
 )
+_HELD = {kind: 1 << (kind + 16) for kind in PortRightType}  # MACH_PORT_TYPE_*
+_NEEDS = {
+    Disposition.MOVE_RECEIVE: _HELD[PortRightType.RECEIVE],
+    Disposition.MAKE_SEND: _HELD[PortRightType.RECEIVE],
+    Disposition.MAKE_SEND_ONCE: _HELD[PortRightType.RECEIVE],
+    Disposition.MOVE_SEND: _HELD[PortRightType.SEND] | _HELD[PortRightType.DEAD_NAME],
+    Disposition.COPY_SEND: _HELD[PortRightType.SEND] | _HELD[PortRightType.DEAD_NAME],
+    Disposition.MOVE_SEND_ONCE: _HELD[PortRightType.SEND_ONCE] | _HELD[PortRightType.DEAD_NAME],
+}
 _MOVES = frozenset((Disposition.MOVE_RECEIVE, Disposition.MOVE_SEND, Disposition.MOVE_SEND_ONCE))
 
 
@@ -63,6 +72,15 @@ class _Cargo:
         if self.right is None or self.disposition in _MOVES:
             return self.name, self.disposition
         return self.right.name, self.disposition
+
+    def is_there(self, name: int) -> bool:
+        """Tell whether the task still has the right that the message names."""
+        if name in (_wire.NAME_NULL, _wire.NAME_DEAD):
+            return True
+        try:
+            return bool(_ffi.port_type(name) & _NEEDS[self.disposition])
+        except MachError:
+            return False
 
     def give_back(self, name: int, rewritten: bool) -> None:
         """Restore one owner's claim; `name` is what stands in the buffer."""
@@ -125,10 +143,25 @@ class Outgoing:
             if not number & SHORTAGE_MASK and code != SendCode.NO_BUFFER:
                 return False
         if code in _CONSUMED:
-            self._finish()
+            self._salvage(buffer)
         else:
             self.give_back()
         raise mach_error(number, "mach_msg")
+
+    def _salvage(self, buffer: _ffi.Buffer) -> None:
+        """Give back what stands behind the right that the kernel refused: it is untouched.
+
+        The refused one is the last that is not there; if all are, it is unknown, and none is safe.
+        """
+        untouched: list[tuple[_Cargo, int]] = []
+        for item in reversed(self._cargo):
+            (name,) = _wire.NAME.unpack_from(buffer.view, item.at)
+            if not item.is_there(name):
+                for safe, its_name in untouched:
+                    safe.give_back(its_name, self._rewritten)
+                break
+            untouched.append((item, name))
+        self._finish()
 
     def give_back(self) -> None:
         """Return every right to its owner; nothing if the message was sent or destroyed."""

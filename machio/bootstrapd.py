@@ -182,6 +182,7 @@ class Server:
         self, listener: socket.socket, *, idle: float | None, how_to_leave: int, crashed: bool
     ) -> None:
         self.registry = Registry(most=min(MOST_NAMES, max(_fd_limit() // 2 - 32, 16)))
+        listener.setblocking(False)
         self._listener = listener
         self._idle = idle
         self._how_to_leave = how_to_leave
@@ -427,7 +428,6 @@ def inherited_listener() -> tuple[socket.socket, str] | None:
             " that is ListenSequentialPacket="
         )
     listener.set_inheritable(False)
-    listener.setblocking(False)
     return listener, names[0]
 
 

@@ -16,7 +16,8 @@
 static const struct timespec now = {0, 0};
 __attribute__((unused)) static const struct timespec second = {1, 0};
 
-__attribute__((unused)) static int change(int kq, uint64_t ident, int filter, unsigned flags, unsigned fflags) {
+__attribute__((unused)) static int change(int kq, uint64_t ident, int filter, unsigned flags,
+                                          unsigned fflags) {
     struct kevent64_s event = {.ident = ident,
                                .filter = (int16_t)filter,
                                .flags = (uint16_t)flags,
@@ -38,7 +39,8 @@ __attribute__((unused)) static void check_none(int kq) {
     CHECK_EQ(next(kq, &event), 0);
 }
 
-__attribute__((unused)) static void check_event(int kq, mach_port_t ident, unsigned flags, mach_port_t data) {
+__attribute__((unused)) static void check_event(int kq, mach_port_t ident, unsigned flags,
+                                                mach_port_t data) {
     struct kevent64_s event;
     CHECK_EQ(next(kq, &event), 1);
     CHECK_EQ(event.ident, ident);

@@ -11,14 +11,14 @@
 #include <sys/epoll.h>
 #include <time.h>
 
-/* ---- the descriptor -------------------------------------------------------------------------------- */
+/* ---- the descriptor -------------------------------------------------------------------------- */
 
-TEST(polled_by_an_epoll) {
+static void poll_by_epoll(uint32_t edge) {
     send_fn send;
     EACH_WAY(send) {
         mach_port_t port = new_port();
         int kq = kqueue(), loop = epoll_create1(EPOLL_CLOEXEC);
-        struct epoll_event event = {.events = EPOLLIN};
+        struct epoll_event event = {.events = (uint32_t)EPOLLIN | edge};
         CHECK_EQ(epoll_ctl(loop, EPOLL_CTL_ADD, kq, &event), 0);
         CHECK_EQ(change_port(kq, port, EV_ADD | EV_CLEAR), 0);
         for (int i = 0; i < 3; i++) {
@@ -36,6 +36,14 @@ TEST(polled_by_an_epoll) {
     }
 }
 
+TEST(polled_by_an_epoll) {
+    poll_by_epoll(0);
+}
+
+TEST(polled_by_an_edge_triggered_epoll) {
+    poll_by_epoll(EPOLLET);
+}
+
 TEST(in_another_kqueue) {
     send_fn send;
     EACH_WAY(send) {
@@ -45,8 +53,8 @@ TEST(in_another_kqueue) {
             struct kevent64_s event;
             CHECK_EQ(change_port(inner, a, EV_ADD), 0);
             CHECK_EQ(change_port(inner, b, EV_ADD), 0);
-            CHECK_EQ(change(outer, (uint64_t)inner, EVFILT_READ, EV_ADD | (clear ? EV_CLEAR : 0u), 0),
-                     0);
+            unsigned flags = EV_ADD | (clear ? EV_CLEAR : 0u);
+            CHECK_EQ(change(outer, (uint64_t)inner, EVFILT_READ, flags, 0), 0);
             check_none(outer);
             send(a, 1);
             send(b, 2);
@@ -95,6 +103,7 @@ TEST(kqueues_that_cannot_nest) {
 TEST(closed_behind_our_back) {
     send_fn send;
     EACH_WAY(send) {
+        close(kqueue()); /* the task keeps what its first kqueue needed */
         int fds = check_fd_count(), pipe_fds[2];
         mach_port_t port = new_port(), set = new_set();
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = 77}, got;
@@ -125,8 +134,6 @@ TEST(closed_behind_our_back) {
         close(pipe_fds[1]);
         destroy_set(set);
         destroy_port(port);
-        close(mio_task.marker); /* the task keeps it */
-        mio_task.marker = -1;
         CHECK_FDS(fds);
     }
 }
@@ -152,12 +159,14 @@ TEST(kqueues_come_and_go) {
 TEST(not_inherited_by_fork) {
     send_fn send;
     EACH_WAY(send) {
+        int fds = check_fd_count();
         mach_port_t port = new_port();
         int kq = kqueue();
         CHECK_EQ(change_port(kq, port, EV_ADD | EV_CLEAR), 0);
         send(port, 1);
         pid_t child = fork();
         if (child == 0) {
+            CHECK(check_fd_count() <= fds);
             CHECK_EQ(kevent64(kq, NULL, 0, NULL, 0, 0, NULL), -1);
             CHECK_EQ(errno, EBADF);
             CHECK_EQ(fcntl(kq, F_GETFD), -1);
@@ -180,7 +189,7 @@ TEST(not_inherited_by_fork) {
     }
 }
 
-/* ---- notifications ------------------------------------------------------------------------------------ */
+/* ---- notifications --------------------------------------------------------------------------- */
 
 TEST(a_notification_is_an_event) {
     mach_port_t port = new_port(), notify = new_port(), previous;
@@ -200,7 +209,7 @@ TEST(a_notification_is_an_event) {
     destroy_port(notify);
 }
 
-/* ---- waiting --------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 struct later {
     pthread_t thread;

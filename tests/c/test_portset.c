@@ -222,7 +222,7 @@ TEST(wired_while_a_member) {
     destroy_set(set);
 }
 
-/* ---- threads ----------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 struct blocked {
     pthread_t thread;
@@ -322,12 +322,14 @@ TEST(a_message_to_a_member_wakes) {
 
 /* The child's closing must not take the parent's sockets out of the parent's epolls. */
 TEST(a_fork_does_not_disturb_sets) {
+    int fds = check_fd_count();
     mach_port_t port = new_port(), set = new_set();
     CHECK_EQ(mach_port_insert_member(SELF, port, set), KERN_SUCCESS);
     send_wire(port, 1);
     receive_from(set, port, 1);
     pid_t child = fork();
     if (child == 0) {
+        CHECK(check_fd_count() <= fds);
         mach_port_name_array_t members;
         mach_msg_type_number_t count;
         CHECK(mach_port_get_set_status(SELF, set, &members, &count) != KERN_SUCCESS);
@@ -342,7 +344,7 @@ TEST(a_fork_does_not_disturb_sets) {
     destroy_port(port);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 TEST(vm_allocate_gives_zeroed_pages) {
     vm_address_t address = 0;

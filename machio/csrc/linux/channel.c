@@ -34,7 +34,7 @@
 #define FRAME_COST   4608 /* of a frame of MIO_WIRE_INLINE bytes in SO_SNDBUF, from above */
 #define NAME_RETRIES 8
 
-/* ---- sockets ---------------------------------------------------------------------------------- */
+/* ---- sockets ----------------------------------------------------------------------------- */
 
 int mio_pair(int fds[2]) {
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds);
@@ -65,7 +65,7 @@ void mio_channel_widen(struct mio_port *port, unsigned messages) {
         setsockopt(port->tx, SOL_SOCKET, SO_SNDBUF, &half, sizeof half);
 }
 
-/* ---- credits ---------------------------------------------------------------------------------- */
+/* ---- credits ----------------------------------------------------------------------------- */
 
 static int credits_free(const struct mio_port *port) {
     int n = 0;
@@ -189,7 +189,7 @@ unsigned mio_channel_depth(struct mio_port *port) {
     return depth > 0 ? (unsigned)depth : 0;
 }
 
-/* ---- birth ------------------------------------------------------------------------------------- */
+/* ---- birth ------------------------------------------------------------------------------- */
 
 /* A channel that is no port's yet; a descriptor that is not there is -1. */
 struct channel {
@@ -307,7 +307,7 @@ void mio_channel_trim(struct mio_port *port) {
         mio_source_close(&port->cr);
 }
 
-/* ---- death ------------------------------------------------------------------------------------- */
+/* ---- death ------------------------------------------------------------------------------- */
 
 static void forget(struct mio_port *port) {
     mio_port_unhash(port);

@@ -52,7 +52,7 @@ static struct mio_wire_receive receive_at(const struct decoder *decoder, unsigne
     return record;
 }
 
-/* ---- checks -------------------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------------------------ */
 
 static bool claim(struct decoder *decoder, uint16_t fd, enum role role) {
     if (fd >= decoder->input->nfds)
@@ -208,7 +208,7 @@ static bool check(struct decoder *decoder) {
     return decoder->nreceives == decoder->head.nreceives;
 }
 
-/* ---- the body -------------------------------------------------------------------------------------- */
+/* ---- the body ---------------------------------------------------------------------------- */
 
 static bool read_memfd(int fd, uint8_t *body, size_t size) {
     const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
@@ -262,7 +262,7 @@ static bool read_body(const struct decoder *decoder, uint8_t *body) {
     return check_descriptors(decoder, body);
 }
 
-/* ---- rights ---------------------------------------------------------------------------------------- */
+/* ---- rights ------------------------------------------------------------------------------ */
 
 /* The descriptor, once: it is the caller's now. -1: it was taken before. */
 static int adopt(struct decoder *decoder, uint16_t index) {
@@ -368,7 +368,7 @@ static void make_local(struct mio_port *port) {
     port->context = 0;
     port->flags = 0;
     port->guarded = port->strict = port->immovable = false;
-    port->senders_gone = port->broken = false;
+    port->senders_gone = port->broken = port->credit_in_hand = false;
 }
 
 static void restart_receiver(int rx) {
@@ -383,12 +383,9 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
     const struct slot *slot = &decoder->slots[record->fd[0]];
     struct mio_wire_receive receive = receive_at(decoder, record->extra);
     struct mio_port *port = mio_port_by_cookie(slot->cookie);
-    bool lost_credit = false;
-
+    bool has_credit = port != NULL && port->credit_in_hand;
     if (port != NULL) {
         mio_port_ref(port);
-        lost_credit = port->credit_in_hand;
-        port->credit_in_hand = false;
         make_local(port);
     } else {
         port = new_port(MIO_PORT_LOCAL, slot);
@@ -408,7 +405,7 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
     if (!set_source(&port->rx, MIO_SOURCE_RX, adopt(decoder, record->fd[0])) ||
         !set_source(&port->cw, MIO_SOURCE_CW, adopt(decoder, record->fd[2])))
         return false;
-    if (lost_credit)
+    if (has_credit)
         mio_credit_return(port, true);
     for (unsigned i = 0; i < receive.once_count; i++)
         if (!import_home(decoder, port, (uint16_t)(receive.once_first + i)))
@@ -419,7 +416,7 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
     if (receive.destroyed != MIO_WIRE_NO_FD &&
         (port->destroyed = import_once(decoder, receive.destroyed)) == NULL)
         return false;
-    mio_requests_moved(port, false);
+    mio_requests_moved(port);
     mio_port_wake_all(port);
     return true;
 }
@@ -449,19 +446,18 @@ static bool import_right(struct decoder *decoder, unsigned i, struct mio_right *
 }
 
 static bool import_rights(struct decoder *decoder, struct mio_kmsg *kmsg) {
-    const struct mio_port *bootstrap = mio_task.bootstrap;
+    const bool connected = mio_task.bootstrap == NULL || mio_task.bootstrap->tx >= 0;
     for (unsigned i = 0; i < decoder->head.nrights; i++) {
         struct mio_right *right = i == 0 ? &kmsg->reply : &kmsg->rights[i - 1];
         if (!import_right(decoder, i, right))
             return false;
-        if (right->kind == MIO_RIGHT_SEND && right->port->kind == MIO_PORT_BOOTSTRAP &&
-            bootstrap != NULL && bootstrap->tx < 0)
+        if (right->kind == MIO_RIGHT_SEND && right->port->kind == MIO_PORT_BOOTSTRAP && !connected)
             kmsg->foreign_bootstrap = true;
     }
     return true;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------- */
 
 static struct mio_kmsg *build(struct decoder *decoder) {
     const struct mio_wire_head *head = &decoder->head;
@@ -490,7 +486,11 @@ static struct mio_kmsg *build(struct decoder *decoder) {
 }
 
 struct mio_kmsg *mio_wire_decode(struct mio_wire_input *input) {
-    struct decoder decoder = {.input = input};
+    struct decoder decoder;
+    decoder.input = input;
+    decoder.nreceives = 0;
+    for (unsigned i = 0; i < input->nfds; i++)
+        decoder.slots[i].role = NONE;
     struct mio_kmsg *kmsg = check(&decoder) ? build(&decoder) : NULL;
     for (unsigned i = 0; i < input->nfds; i++)
         mio_fd_discard(input->fds[i]);

@@ -47,7 +47,7 @@ static struct mio_right *right_at(struct mio_kmsg *kmsg, unsigned i) {
     return i == 0 ? &kmsg->reply : &kmsg->rights[i - 1];
 }
 
-/* ---- what the frame refers to ------------------------------------------------------------------ */
+/* ---- what the frame refers to ------------------------------------------------------------ */
 
 /* The index by which the frame refers to a descriptor: the same for the same one. */
 static bool carry(struct encoder *encoder, int fd, uint16_t *ret_index) {
@@ -172,7 +172,7 @@ static bool put_right(struct encoder *encoder, struct mio_right *right,
     }
 }
 
-/* ---- the body ------------------------------------------------------------------------------------ */
+/* ---- the body ---------------------------------------------------------------------------- */
 
 /* A file of exactly these bytes that nobody can change any more; -1: none to be had. */
 static int seal_body(const uint8_t *body, size_t size) {
@@ -212,7 +212,7 @@ static void blank_names(struct mio_kmsg *kmsg, size_t size) {
     }
 }
 
-/* ---- before and after ---------------------------------------------------------------------------- */
+/* ---- before and after -------------------------------------------------------------------- */
 
 /* Calls `act` for each send-once right that the message takes along or tears from its home. */
 static void each_once(struct mio_kmsg *kmsg, void (*act)(struct mio_once *)) {
@@ -332,7 +332,7 @@ static size_t prepare(struct encoder *encoder, uint8_t *frame, unsigned flags) {
     return length;
 }
 
-/* ---- the rights are gone --------------------------------------------------------------------------- */
+/* ---- the rights are gone ----------------------------------------------------------------- */
 
 /* Step 1: the right is in another task; what is pending now is its home's end. */
 static void right_left(struct mio_once *once) {
@@ -403,7 +403,7 @@ static void receive_left(struct mio_port *port) {
     port->senders_gone = port->senders_seen = port->broken = false;
     if (port->srights > 0) {
         port->state = MIO_PORT_REMOTE;
-        mio_requests_moved(port, true);
+        mio_requests_moved(port);
     } else {
         port->state = MIO_PORT_DEAD; /* nobody here knows it any more */
         mio_channel_close(port);
@@ -473,12 +473,15 @@ static void commit(struct mio_kmsg *kmsg, unsigned nreceives) {
  */
 enum mio_wire_result mio_wire_send(int fd, struct mio_kmsg *kmsg, unsigned flags) {
     static uint8_t frame[MIO_WIRE_FRAME_MAX];
-    struct encoder encoder = {.kmsg = kmsg, .memfd = -1};
+    struct encoder encoder; /* large: its arrays are filled as they are used */
     enum mio_wire_result result = MIO_WIRE_SHORTAGE;
 
     for (unsigned i = 0; i < kmsg->nrights; i++)
         if (kmsg->rights[i].kind == MIO_RIGHT_RECEIVE && !flush(kmsg->rights[i].port))
             return MIO_WIRE_SHORTAGE;
+    encoder.kmsg = kmsg;
+    encoder.nfds = encoder.nreceives = 0;
+    encoder.memfd = -1;
     size_t length = prepare(&encoder, frame, flags);
     if (length > 0)
         result = mio_wire_transmit(fd, frame, length, encoder.fds, encoder.nfds);

@@ -45,7 +45,7 @@ static bool is_read(const struct mio_knote *knote) {
     return knote->event.filter == EVFILT_READ;
 }
 
-/* ---- which file it is ------------------------------------------------------------------------- */
+/* ---- which file it is ------------------------------------------------------------------------ */
 
 static bool peer_known(int fd) {
     struct sockaddr_storage address;
@@ -102,7 +102,7 @@ static bool is_stale(struct mio_knote *knote) {
     return is_other_file(knote->file);
 }
 
-/* ---- attaching -------------------------------------------------------------------------------- */
+/* ---- attaching ------------------------------------------------------------------------------- */
 
 static bool is_ours(int fd) {
     return mio_source_find(fd) != NULL || fd == mio_task.marker || fd == mio_task.notice;
@@ -197,7 +197,11 @@ static int watch(struct mio_knote *knote, bool on) {
     if (wanted == 0) {
         if (!is_other_file(file))
             epoll_ctl(epfd, EPOLL_CTL_DEL, file->fd, NULL);
-    } else if (epoll_ctl(epfd, file->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, file->fd, &event) != 0) {
+        file->events = 0;
+        return 0;
+    }
+    int op = file->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (epoll_ctl(epfd, op, file->fd, &event) != 0) {
         bool there = errno == EEXIST && epoll_ctl(epfd, EPOLL_CTL_MOD, file->fd, &event) == 0;
         if (!there && on)
             return errno == EPERM || errno == ELOOP ? EINVAL : errno;
@@ -206,7 +210,7 @@ static int watch(struct mio_knote *knote, bool on) {
     return 0;
 }
 
-/* ---- what there is to report --------------------------------------------------------------------- */
+/* ---- what there is to report ----------------------------------------------------------------- */
 
 static int64_t ask(int fd, unsigned long what) {
     int n = 0;

@@ -38,7 +38,7 @@ static bool is_quiet(const struct mio_knote *knote) {
     return is_edge(knote) && knote->fired && knote->seen == drained(knote);
 }
 
-/* ---- attaching -------------------------------------------------------------------------------- */
+/* ---- attaching ------------------------------------------------------------------------------- */
 
 static int attach(struct mio_knote *knote) {
     uint64_t name = knote->event.ident;
@@ -111,7 +111,7 @@ static int watch(struct mio_knote *knote, bool on) {
     return 0;
 }
 
-/* ---- reporting -------------------------------------------------------------------------------- */
+/* ---- reporting ------------------------------------------------------------------------------- */
 
 /* The port that has a message, or NULL. */
 static struct mio_port *find_message(struct mio_knote *knote) {
@@ -132,7 +132,8 @@ static enum mio_event receive(struct kevent64_s *event, bool wide) {
     mach_msg_header_t nothing;
     mach_msg_header_t *buffer = (mach_msg_header_t *)(uintptr_t)event->ext[0];
     mach_msg_option_t option = (mach_msg_option_t)event->fflags & OPTIONS;
-    mach_msg_size_t limit = event->ext[1] < UINT32_MAX ? (mach_msg_size_t)event->ext[1] : UINT32_MAX;
+    mach_msg_size_t limit =
+        event->ext[1] < UINT32_MAX ? (mach_msg_size_t)event->ext[1] : UINT32_MAX;
     mach_msg_size_t size = 0;
     mach_port_name_t port = MACH_PORT_NULL;
 
@@ -179,7 +180,7 @@ const struct mio_filter mio_filter_port = {.number = EVFILT_MACHPORT,
                                            .peek = peek,
                                            .report = report};
 
-/* ---- what ports and sets tell ------------------------------------------------------------------ */
+/* ---- what ports and sets tell ---------------------------------------------------------------- */
 
 void mio_knotes_activate(struct mio_list *knotes) {
     MIO_EACH(item, knotes) {

@@ -26,7 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- names ----------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------- */
 
 #define NAME_OFFSET (offsetof(struct sockaddr_un, sun_path) + 1)
 
@@ -63,7 +63,7 @@ static bool parse_name(const struct sockaddr_un *name, socklen_t length, char *r
     return true;
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------------------------- */
 
 uint64_t mio_socket_cookie(int fd) {
     uint64_t cookie = 0;
@@ -123,7 +123,7 @@ bool mio_pipe_inode(int fd, int access, ino_t *ret_inode) {
     return true;
 }
 
-/* ---- parts of a port -------------------------------------------------------------------------- */
+/* ---- parts of a port --------------------------------------------------------------------- */
 
 bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity) {
     struct sockaddr_un peer;
@@ -187,7 +187,7 @@ bool mio_channel_verify_once_rx(int rx) {
     return is_nameless_pair(rx);
 }
 
-/* ---- getting rid ------------------------------------------------------------------------------ */
+/* ---- getting rid ------------------------------------------------------------------------- */
 
 struct reject {
     struct reject *next;

@@ -16,11 +16,14 @@
  *   calls.c    mach_port_*: argument checks, then the above
  *   attr.c     mach_port_get/set_attributes, contexts, guards
  *   send.c     mach_msg, sending half     receive.c  receiving half     kmsg.c  messages
- *   wire.c     a message as a frame between two tasks (docs/linux-wire.md)
+ *   identity.c what a descriptor is that a peer sent
+ *   wire.c     frames in and out of sockets (docs/linux-wire.md)
+ *   encode.c   a message becomes a frame     decode.c  a frame becomes a message
  *   notify.c   requests and notifications; what the task watches
  *   wait.c     blocked threads
  *   watch.c    epoll: which descriptors belong to which port
- *   kqueue.c   kqueues              knote.c  their filters
+ *   kqueue.c   kqueues              knote.c  what is registered with them
+ *   filter_port.c, filter_file.c     EVFILT_MACHPORT; READ and WRITE      memory.c  vm_allocate
  *   task.c     the task itself: start, fork, its port, its threads' reply ports
  *   bootstrap.c, rendezvous.c  finding and starting the bootstrap server, its calls
  */
@@ -243,6 +246,7 @@ struct mio_request {
     mach_port_name_t name;
     bool send_possible; /* asked for MACH_NOTIFY_SEND_POSSIBLE */
     bool armed;         /* fires when there is room */
+    bool ticking;       /* counted in mio_task.armed */
 };
 
 /* ---- port sets ---------------------------------------------------------------------------- */
@@ -578,8 +582,8 @@ void mio_notice_update_once(struct mio_once *once);
 bool mio_notice_open(void); /* false: no descriptors */
 void mio_notice_left(struct mio_source *source); /* it was taken out of mio_task.notice */
 void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
-/* The port's receive right came to this task, or left it (away): requests on its name follow. */
-void mio_requests_moved(struct mio_port *port, bool away);
+/* The port's receive right came to this task, or left it: requests on its name follow. */
+void mio_requests_moved(struct mio_port *port);
 /* Fires the armed send-possible requests of the port; true if there were any. */
 bool mio_requests_room(struct mio_port *port);
 /* MACH_SEND_NOTIFY found the queue full: arms the send-possible request on the name, if any. */

@@ -33,7 +33,7 @@ static bool is_dispatch2(const struct mio_knote *knote) {
     return (knote->event.flags & EV_DISPATCH2) == EV_DISPATCH2;
 }
 
-/* ---- the table ------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 struct mio_list *mio_knote_bucket(struct mio_kq *kq, uint64_t ident) {
     uint64_t hash = ident * UINT64_C(0x9e3779b97f4a7c15);
@@ -84,7 +84,7 @@ static struct mio_knote *find(struct mio_kq *kq, const struct kevent64_s *change
     return NULL;
 }
 
-/* ---- activity ------------------------------------------------------------------------------- */
+/* ---- activity -------------------------------------------------------------------------------- */
 
 void mio_knote_activate(struct mio_knote *knote) {
     struct mio_kq *kq = knote->kq;
@@ -145,7 +145,7 @@ static void activate_if_ready(struct mio_knote *knote) {
         mio_knote_activate(knote);
 }
 
-/* ---- birth and death ------------------------------------------------------------------------ */
+/* ---- birth and death ------------------------------------------------------------------------- */
 
 void mio_knote_drop(struct mio_knote *knote) {
     disable(knote);
@@ -236,7 +236,7 @@ int mio_knote_change(struct mio_kq *kq, struct kevent64_s *change) {
     return error;
 }
 
-/* ---- reporting ------------------------------------------------------------------------------ */
+/* ---- reporting ------------------------------------------------------------------------------- */
 
 /* The last event of a knote. */
 static void report_final(const struct mio_knote *knote, struct kevent64_s *event) {
@@ -311,7 +311,7 @@ unsigned mio_knotes_pending(struct mio_kq *kq) {
     return kq->nactive;
 }
 
-/* ---- EVFILT_USER ---------------------------------------------------------------------------- */
+/* ---- EVFILT_USER ----------------------------------------------------------------------------- */
 
 static void merge(struct mio_knote *knote, uint32_t fflags) {
     uint32_t *flags = &knote->event.fflags, bits = fflags & NOTE_FFLAGSMASK;

@@ -34,7 +34,7 @@ static size_t table_size;
 static uint64_t last_serial;
 static bool some_closed; /* kqueues wait to be freed */
 
-/* ---- the objects ------------------------------------------------------------------------------ */
+/* ---- the objects ----------------------------------------------------------------------------- */
 
 static bool table_set(int fd, struct mio_kq *kq) {
     if ((size_t)fd >= table_size) {
@@ -103,7 +103,14 @@ void mio_kq_mark(struct mio_kq *kq) {
     if (kq->held || kq->fd < 0 || wanted == kq->marked)
         return;
     kq->marked = wanted;
-    mio_kq_check(kq);
+    if (!mio_kq_check(kq) || wanted)
+        return;
+    /*
+     * The marker is still in the epoll's list of what may be ready, and as long as it is, switching
+     * it on wakes nobody. A poll takes it out.
+     */
+    struct pollfd fd = {.fd = kq->fd, .events = POLLIN};
+    poll(&fd, 1, 0);
 }
 
 void mio_kq_watch_notice(struct mio_kq *kq) {
@@ -185,7 +192,7 @@ void mio_kqs_fork_child(void) {
     mio_watches_fork_child();
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static void on_source(struct mio_kq *kq, int fd) {
     struct mio_source *source = mio_source_find(fd);
@@ -256,7 +263,7 @@ static int wait_for_event(struct mio_kq *kq, const struct mio_deadline *deadline
     return n < 0 ? error : 0;
 }
 
-/* ---- kevent() ------------------------------------------------------------------------------------- */
+/* ---- kevent() -------------------------------------------------------------------------------- */
 
 /* The same call with either kind of struct. */
 struct request {

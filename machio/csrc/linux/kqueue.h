@@ -101,7 +101,7 @@ struct mio_events {
     bool wide;
 };
 
-/* ---- kqueue.c ------------------------------------------------------------------------------ */
+/* ---- kqueue.c -------------------------------------------------------------------------------- */
 
 struct mio_kq *mio_kq_find(int fd); /* NULL: not one, or closed */
 /* Asks the kernel whether the descriptor is still this kqueue; if not, forgets it: false. */
@@ -113,7 +113,7 @@ void mio_kq_collect(struct mio_kq *kq);
 void mio_kq_watch_notice(struct mio_kq *kq);
 void mio_events_put(struct mio_events *events, const struct kevent64_s *event);
 
-/* ---- knote.c ------------------------------------------------------------------------------- */
+/* ---- knote.c --------------------------------------------------------------------------------- */
 
 /* Applies one change; 0 or errno. */
 int mio_knote_change(struct mio_kq *kq, struct kevent64_s *change);

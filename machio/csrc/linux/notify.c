@@ -333,30 +333,32 @@ bool mio_notice_poll(void) {
 
 /* ---- dead-name and send-possible requests ---------------------------------------------------- */
 
-static void disarm(struct mio_request *request) {
-    if (request->armed && request->port != NULL && request->port->state != MIO_PORT_LOCAL)
-        mio_task.armed--;
-    request->armed = false;
+/* Keeps mio_task.armed, and the timer that runs while it is not 0. */
+static void recount(struct mio_request *request) {
+    bool remote = request->armed && request->port->state == MIO_PORT_REMOTE;
+    if (remote != request->ticking)
+        mio_task.armed += remote ? 1u : -1u;
+    request->ticking = remote;
     set_tick();
+}
+
+static void disarm(struct mio_request *request) {
+    request->armed = false;
+    recount(request);
 }
 
 static void arm(struct mio_request *request) {
     if (request->armed || request->port == NULL)
         return;
     request->armed = true;
-    mio_task.armed += request->port->state != MIO_PORT_LOCAL;
-    set_tick();
+    recount(request);
     mio_notice_update_port(request->port);
 }
 
 /* The receive right of a port with requests came or went: what is watched changes with it. */
-void mio_requests_moved(struct mio_port *port, bool away) {
-    MIO_EACH(item, &port->requests) {
-        struct mio_request *request = MIO_CONTAINER(item, struct mio_request, link);
-        if (request->armed)
-            mio_task.armed += away ? 1u : -1u;
-    }
-    set_tick();
+void mio_requests_moved(struct mio_port *port) {
+    MIO_EACH(item, &port->requests)
+        recount(MIO_CONTAINER(item, struct mio_request, link));
     mio_notice_update_port(port);
 }
 

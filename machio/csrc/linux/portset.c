@@ -94,7 +94,7 @@ void mio_set_destroy(struct mio_set *set) {
     free(set);
 }
 
-/* ---- the calls ------------------------------------------------------------------------------ */
+/* ---- the calls ------------------------------------------------------------------------------- */
 
 /* A member and a set that are both named: the errors they share. */
 static kern_return_t look_up(mach_port_name_t name, mach_port_name_t pset,

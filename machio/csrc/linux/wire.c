@@ -31,7 +31,7 @@
     (CMSG_SPACE(MIO_WIRE_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred)) +                   \
      CMSG_SPACE(sizeof(struct timespec)) + 1024)
 
-/* ---- out ---------------------------------------------------------------------------------------- */
+/* ---- out --------------------------------------------------------------------------------- */
 
 static enum mio_wire_result send_error(int error) {
     switch (error) {
@@ -90,7 +90,7 @@ void mio_wire_signal(int fd, unsigned kind) {
     mio_wire_transmit(fd, &head, sizeof head, NULL, 0);
 }
 
-/* ---- in ----------------------------------------------------------------------------------------- */
+/* ---- in ---------------------------------------------------------------------------------- */
 
 static int highest_fd; /* that this layer ever saw */
 
@@ -183,8 +183,10 @@ static enum mio_wire_result take(int fd, struct mio_wire_input *input, bool *ret
         char bytes[CONTROL_SIZE];
     } control;
     struct iovec iov = {.iov_base = frame, .iov_len = sizeof frame};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof control};
     bool peek = short_of_descriptors(fd);
 
     input->frame = frame;

@@ -99,25 +99,25 @@ struct mio_wire_input {
     uint64_t stamp;
 };
 
-/* ---- identity.c ---------------------------------------------------------------------------- */
+/* ---- identity.c -------------------------------------------------------------------------- */
 
 /* The abstract name of a port's receiving socket. */
 socklen_t mio_channel_name(struct sockaddr_un *ret, char kind, uint64_t cookie, ino_t pipe);
 /* The inode of a pipe made by pipe(); false for any other file. access: O_RDONLY or O_WRONLY. */
 bool mio_pipe_inode(int fd, int access, ino_t *ret_inode);
 
-/* ---- channel.c ----------------------------------------------------------------------------- */
+/* ---- channel.c --------------------------------------------------------------------------- */
 
 /* Lets a local port's socket hold that many messages, as far as the system allows. */
 void mio_channel_widen(struct mio_port *port, unsigned messages);
 
-/* ---- wire.c -------------------------------------------------------------------------------- */
+/* ---- wire.c ------------------------------------------------------------------------------ */
 
 /* One frame and its descriptors into a socket. Ownership: everything stays the caller's. */
 enum mio_wire_result mio_wire_transmit(int fd, const void *frame, size_t length, const int *fds,
                                        unsigned nfds);
 
-/* ---- decode.c ------------------------------------------------------------------------------ */
+/* ---- decode.c ---------------------------------------------------------------------------- */
 
 /*
  * The message in a frame; NULL if anything is wrong with it. Ownership: consumes the descriptors

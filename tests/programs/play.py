@@ -1,0 +1,240 @@
+"""Plays scenarios: for each one, two or three fresh processes that share a handshake's pipe.
+
+``play.py [--nofile N] [--prefix COMMAND]`` reads orders from its standard input, a JSON object a
+line, and answers each with one line: what went wrong, per role, and how everyone ended. It holds no
+right itself and stays free of threads, so that it can fork the parent of every play; the parent
+forks the others before anybody touches Mach, and each becomes a task of its own. With the
+order's ``start`` being "exec" the child is a new program, not a fork: ``play.py --role ...``.
+
+Roles are server and client, the parent being either, and sometimes an attacker. Each pair of roles
+has a socket pair to wait for one another without sleeping; it also tells of the other's death.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import faulthandler
+import gc
+import itertools
+import json
+import os
+import resource
+import select
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from conftest import LOOPS, leaked_fds, open_fds
+from scenarios import SCENARIOS, Stage, rights_held
+
+import machio
+
+LIMIT = 20  # seconds for one role; the machine may be busy
+PATIENCE = 5.0
+PR_SET_CHILD_SUBREAPER = 36
+REPORT_SIZE = 3500  # a report is written in one piece, below PIPE_BUF
+
+Order = dict[str, Any]
+Sides = dict[str, socket.socket]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nofile", type=int)
+    parser.add_argument("--prefix", default="", help="what starts the child, if it is a new program")
+    parser.add_argument("--role", help="for a child that is a new program: its part")
+    arguments = parser.parse_args()
+    if arguments.nofile:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (arguments.nofile, arguments.nofile))
+    # Whoever dies of a broken pipe shall be seen to.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if arguments.role:
+        part = json.loads(arguments.role)
+        sides = {name: socket.socket(fileno=fd) for name, fd in part["sides"].items()}
+        for fd in (part["fd"], part["report"], *part["sides"].values()):
+            os.set_inheritable(fd, False)
+        perform(part["order"], part["role"], part["fd"], sides, part["report"])
+        return
+    if sys.platform == "linux":
+        # The child of a parent that has died shall be waited for here.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for line in sys.stdin:
+        print(json.dumps(play({**json.loads(line), "prefix": arguments.prefix})), flush=True)
+
+
+def play(order: Order) -> Order:
+    """Have one scenario played; return ``{"reports": [...], "ends": {pid: status}}``."""
+    out, report = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        os.close(out)
+        os.setpgid(0, 0)
+        begin(order, report)
+        os._exit(0)
+    os.close(report)
+    lines = read_until(out, time.monotonic() + LIMIT + 2 * PATIENCE)
+    os.close(out)
+    if lines is None:
+        os.killpg(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        return {"reports": [], "ends": {}, "stuck": True}
+    reports = [json.loads(line) for line in lines]
+    roles = {"parent": parent}
+    for found in reports:
+        roles.update(found.pop("pids", {}))
+    ends = {}
+    for role, pid in roles.items():
+        try:
+            ends[role] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:  # not a system where one can wait for a grandchild
+            ends[role] = None
+    ends[order["parent"]] = ends.pop("parent")
+    return {"reports": [found for found in reports if found], "ends": ends, "stuck": False}
+
+
+def read_until(fd: int, deadline: float) -> list[bytes] | None:
+    """Return the lines that come before the end of file; None if it does not come in time."""
+    data = b""
+    while select.select([fd], [], [], max(deadline - time.monotonic(), 0))[0]:
+        piece = os.read(fd, 65536)
+        if not piece:
+            return data.splitlines()
+        data += piece
+    return None
+
+
+def begin(order: Order, report: int) -> None:
+    """Be the parent: make the pipe, start the others, play the parent's part."""
+    scenario = SCENARIOS[order["scenario"]]
+    roles = ["server", "client"] + ["attacker"] * hasattr(scenario, "attacker")
+    sides: dict[str, Sides] = {role: {} for role in roles}
+    for one, other in itertools.combinations(roles, 2):
+        sides[one][other], sides[other][one] = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+    handshake = machio.ChildPortHandshake()
+    child = next(role for role in roles[:2] if role != order["parent"])
+    give = handshake.server_write_fd if child == "server" else handshake.client_read_fd
+    fd = give()
+    others = [child, *roles[2:]]
+    pids = {}
+    for role in others:
+        pids[role] = os.fork()
+        if pids[role] == 0:
+            for name in roles:
+                if name != role:
+                    close_all(sides[name])
+            handshake.close()
+            if role == "attacker":
+                os.close(fd)
+            if role == child and order["start"] == "exec":
+                execute(order, role, fd, sides[role], report)
+            perform(order, role, fd if role == child else -1, sides[role], report)
+            os._exit(0)
+    os.close(fd)
+    for role in others:
+        close_all(sides[role])
+    os.write(report, json.dumps({"pids": pids}).encode() + b"\n")
+    perform(order, order["parent"], handshake, sides[order["parent"]], report)
+
+
+def close_all(sides: Sides) -> None:
+    for side in sides.values():
+        side.close()
+
+
+def execute(order: Order, role: str, fd: int, sides: Sides, report: int) -> None:
+    """Become a new program with the same part."""
+    numbers = {name: side.fileno() for name, side in sides.items()}
+    for number in (fd, report, *numbers.values()):
+        os.set_inheritable(number, True)
+    part = {"order": order, "role": role, "fd": fd, "sides": numbers, "report": report}
+    python = [sys.executable, "-X", "dev", "-W", "error"]
+    command = [*shlex.split(order["prefix"]), *python, __file__, "--role", json.dumps(part)]
+    os.execvp(command[0], command)
+
+
+def perform(
+    order: Order, role: str, pipe: machio.ChildPortHandshake | int, sides: Sides, report: int
+) -> None:
+    """Play one part to its end and report what was wrong with it."""
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
+    problems: list[str] = []
+    sys.unraisablehook = lambda info: problems.append(
+        f"unraisable: {info.exc_value!r} in {info.object!r}"
+    )
+    threading.excepthook = lambda info: problems.append(f"in a thread: {info.exc_value!r}")
+    try:
+        with asyncio.Runner(loop_factory=LOOPS[order["loop"]]) as runner:
+            runner.get_loop().set_exception_handler(
+                lambda _, context: problems.append(f"the loop: {context}")
+            )
+            runner.run(count(order, role, pipe, sides, problems))
+    except BaseException:
+        problems.append(traceback.format_exc())
+    gc.collect()
+    close_all(sides)
+    text = json.dumps({"role": role, "problems": "\n".join(problems)[-REPORT_SIZE // 2 :]})
+    os.write(report, text.encode() + b"\n")
+    faulthandler.cancel_dump_traceback_later()
+
+
+async def count(
+    order: Order,
+    role: str,
+    pipe: machio.ChildPortHandshake | int,
+    sides: Sides,
+    problems: list[str],
+) -> None:
+    """Play the part between two counts of files and rights."""
+    await warm_up()
+    stage = Stage(pipe, sides)
+    before, rights = open_fds(), rights_held()
+    await getattr(SCENARIOS[order["scenario"]], role)(stage)
+    stage.close()
+    # The pipe and what was given with it were open before, and are closed now.
+    ours = {fd: what for fd, what in before.items() if fd not in stage.consumed}
+    deadline = time.monotonic() + PATIENCE
+    while (leaked := rights_held() - rights) and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    if leaked:
+        problems.append(f"leaked rights: {[hex(name) for name in leaked]}")
+    if files := leaked_fds(ours, PATIENCE):
+        problems.append(f"leaked files: {files}")
+
+
+async def warm_up() -> None:
+    """Open what stays open for the life of a process: a whole handshake with oneself."""
+    with machio.ChildPortHandshake() as handshake, machio.ReceiveRight.allocate() as port:
+        offer = asyncio.create_task(
+            machio.serve_fd(handshake.server_write_fd(), machio.PortRightType.SEND)
+        )
+        fd = handshake.client_read_fd()
+        await machio.check_in_fd(fd, port.make_send(), machio.Disposition.MOVE_SEND)
+        (await offer).close()
+        with port.make_send() as send:
+            full = port.queue_limit
+            for number in range(full):
+                send.send_nowait(machio.Message(number))
+            waiting = asyncio.create_task(send.send(machio.Message(full)))
+            for number in range(full + 1):
+                assert (await port.receive()).id == number
+            await waiting
+            dead = asyncio.create_task(machio.dead_name(send))
+            await asyncio.sleep(0)
+            port.close()
+            await dead
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The tests' side of `programs/play.py`: gives it orders and judges what it reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from scenarios import SCENARIOS
+
+PLAY = Path(__file__).parent / "programs" / "play.py"
+
+
+class Theatre:
+    """One process that plays scenarios one after the other; context manager."""
+
+    def __init__(
+        self, env: dict[str, str] | None = None, options: tuple[str, ...] = (), **how: Any
+    ) -> None:
+        python = [sys.executable, "-X", "dev", "-W", "error", str(how.pop("play", PLAY))]
+        self._process = subprocess.Popen(
+            [*python, *options],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **how,
+        )
+
+    def play(self, scenario: str, parent: str, loop: str, start: str = "fork") -> None:
+        """Have one scenario played. Raises AssertionError with everything that went wrong."""
+        order = {"scenario": scenario, "parent": parent, "loop": loop, "start": start}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"the players' process ended: {self._process.wait()}"
+        if wrong := judge(scenario, json.loads(answer)):
+            raise AssertionError(f"{order}\n" + "\n".join(wrong))
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def __enter__(self) -> Theatre:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def judge(scenario: str, answer: dict[str, Any]) -> list[str]:
+    """Return what went wrong: a failed part, a leak, a death that was not in the script."""
+    if answer["stuck"]:
+        return ["a process was stuck and was killed"]
+    wrong = [
+        f"{report['role']}: {report['problems']}"
+        for report in answer["reports"]
+        if report["problems"]
+    ]
+    dies = SCENARIOS[scenario].dies
+    reported = {report["role"] for report in answer["reports"]}
+    for role, end in answer["ends"].items():
+        # A prefix command (unshare) may tell of a child's death in its own way.
+        died = end not in (0, None)
+        if died != (role == dies):
+            wrong.append(f"{role} ended with {end}")
+        if role not in reported and role != dies:
+            wrong.append(f"{role} has not reported")
+    return wrong
