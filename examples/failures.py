@@ -102,7 +102,9 @@ async def liar(fd: int) -> None:
     """Send what a process would send that found the service, but does not know the secret."""
     offer = b""
     while len(offer) < 12 or len(offer) < 12 + int.from_bytes(offer[8:12], sys.byteorder):
-        offer += os.read(fd, 256)
+        offer += (part := os.read(fd, 256))
+        if not part:
+            sys.exit("the pipe ended before the offer did")
     token, name = offer[:8], offer[12:].decode()
     wrong = bytes(byte ^ 0xFF for byte in token)
     ndr = bytes((0, 0, 0, 0, 1, 0, 0, 0))

@@ -291,3 +291,15 @@ EV_CLEAR: int = lib.EV_CLEAR
 EV_DELETE: int = lib.EV_DELETE
 EV_ONESHOT: int = lib.EV_ONESHOT
 EV_EOF: int = lib.EV_EOF
+
+
+def _name_the_bootstrap_server() -> None:
+    """Have the server, should it be started, run in this interpreter with this machio."""
+    # Without it, some python3 of PATH would run, which need not have machio. Embedded: no name.
+    if sys.executable:
+        command = (sys.executable, "-P", "-m", "machio.bootstrapd")
+        words = [ffi.new("char[]", os.fsencode(word)) for word in command]
+        _check(lib.machio_set_bootstrap_command([*words, ffi.NULL]), "machio_set_bootstrap_command")
+
+
+_name_the_bootstrap_server()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ class Theatre:
         python = [sys.executable, "-X", "dev", "-W", "error", str(how.pop("play", PLAY))]
         self._process = subprocess.Popen(
             [*python, *options],
-            env=env,
+            env={**(env or os.environ), "MACHIO_BOOTSTRAPD": f"{sys.executable} -m machio.bootstrapd"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -208,7 +208,7 @@ async def count(
     while (leaked := rights_held() - rights) and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     if leaked:
-        problems.append(f"leaked rights: {[hex(name) for name in leaked]}")
+        problems.append(f"leaked rights (name, type, urefs): {sorted(leaked)}")
     if files := leaked_fds(ours, PATIENCE):
         problems.append(f"leaked files: {files}")
 

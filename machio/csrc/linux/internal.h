@@ -410,6 +410,8 @@ void mio_once_unhash(struct mio_once *once);
 bool mio_once_is_dead(struct mio_once *once);
 /* Drops the right: its port gets MACH_NOTIFY_SEND_ONCE. */
 void mio_once_drop(struct mio_once *once);
+/* An EXPORTED right's home end is done with: what else a hostile holder queued there is dropped. */
+void mio_once_close_home(struct mio_once *once);
 /* Frees the object without any message: the right was used, or moved away. */
 void mio_once_free(struct mio_once *once);
 
@@ -496,7 +498,7 @@ mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
                               mach_msg_size_t limit, mach_port_name_t name,
                               mach_msg_timeout_t timeout);
 /*
- * Unlocked. One non-blocking receive for a kqueue's MACH_RCV_MSG: MACH_RCV_TIMED_OUT if empty;
+ * One non-blocking receive for a kqueue's MACH_RCV_MSG: MACH_RCV_TIMED_OUT if empty;
  * *ret_size: message plus trailer, or the size alone when too large; *ret_port: the member.
  */
 mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t option,

@@ -55,10 +55,12 @@ void mio_port_unref(struct mio_port *port) {
 void mio_port_drop_send(struct mio_port *port) {
     port->srights--;
     if (port->srights == 0) {
-        if (port->state == MIO_PORT_LOCAL)
+        if (port->state == MIO_PORT_LOCAL) {
+            mio_channel_trim(port);
             mio_port_check_senders(port);
-        else if (port->state == MIO_PORT_REMOTE && port != mio_task.bootstrap)
+        } else if (port->state == MIO_PORT_REMOTE && port != mio_task.bootstrap) {
             mio_channel_close(port);
+        }
     }
     mio_port_unref(port);
 }
@@ -304,7 +306,20 @@ struct mio_once *mio_once_new(struct mio_port *home) {
     return once;
 }
 
+void mio_once_close_home(struct mio_once *once) {
+    if (once->source.fd < 0)
+        return;
+    mio_wire_drain(once->source.fd);
+    mio_source_close(&once->source);
+    if (once->cookie != 0)
+        mio_once_unhash(once);
+    once->cookie = 0;
+    mio_reap();
+}
+
 void mio_once_free(struct mio_once *once) {
+    if (once->state == MIO_ONCE_EXPORTED)
+        mio_once_close_home(once);
     mio_source_close(&once->source);
     if (once->cookie != 0)
         mio_once_unhash(once);

@@ -82,11 +82,8 @@ static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
         *ret_shortage = true;
         return NULL;
     }
-    mio_source_close(&once->source);
-    if (once->cookie != 0)
-        mio_once_unhash(once);
-    once->cookie = 0;
     once->state = MIO_ONCE_LOCAL; /* in the message, as its destination */
+    mio_once_close_home(once);
     if (kmsg != NULL)
         kmsg->dest = (struct mio_right){.kind = MIO_RIGHT_ONCE,
                                         .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE,
