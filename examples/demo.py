@@ -31,7 +31,9 @@ LINE = re.compile(r"(parent|child) (\d+): (.*)")
 PATIENCE = 30  # seconds for one example; the machine may be busy
 
 COLOURS = {"parent": "36", "child": "33", "error": "31", "title": "1", "good": "32", "faint": "2"}
-COLOURED = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+COLOURED = (
+    sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+)
 
 
 class Scene(NamedTuple):
@@ -71,7 +73,7 @@ SCENES = [
 ]
 
 
-class Failed(Exception):
+class DemoError(Exception):
     """Something did not go as it should; the text tells what."""
 
 
@@ -102,30 +104,35 @@ def show_said(milliseconds: float, line: str) -> None:
 
 @contextlib.asynccontextmanager
 async def private_server() -> AsyncIterator[None]:
-    """Run a bootstrap server for the demo alone. Raises Failed if it does not start."""
+    """Run a bootstrap server for the demo alone. Raises DemoError if it does not start."""
     with tempfile.TemporaryDirectory(prefix="machio-demo-", dir="/tmp") as directory:
         os.environ["MACHIO_BOOTSTRAP"] = directory
         try:
             bootstrapd.directory()
         except bootstrapd.StartError as problem:
-            raise Failed(str(problem)) from None
+            show(paint(f"The processes meet at your bootstrap server: {problem}.", "faint"))
+            yield
+            return
         server = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "machio.bootstrapd", stderr=asyncio.subprocess.PIPE
         )
         assert server.stderr is not None
+        rest = None
         try:
             # Its first line says that it listens.
-            first = await server.stderr.readline()
-            if b"bootstrap server, pid" not in first:
-                raise Failed(f"no bootstrap server: {first.decode()}")
-            show(paint(f"A bootstrap server of the demo's own, pid {server.pid}, ends with it.", "faint"))
+            first = (await server.stderr.readline()).decode()
+            if "bootstrap server, pid" not in first:
+                raise DemoError(f"no bootstrap server: {first}")
             rest = asyncio.create_task(server.stderr.read())
+            told = f"A bootstrap server of the demo's own, pid {server.pid}, ends with it."
+            show(paint(told, "faint"))
             yield
         finally:
             with contextlib.suppress(ProcessLookupError):
                 server.terminate()
             await server.wait()
-        await rest
+            if rest is not None:
+                await rest
 
 
 async def play(number: int, scene: Scene) -> float:
@@ -149,14 +156,14 @@ async def play(number: int, scene: Scene) -> float:
                 show_said((time.perf_counter() - begin) * 1000, line.decode().rstrip())
             status = await process.wait()
     except TimeoutError:
-        raise Failed(f"{scene.program} took more than {PATIENCE} seconds") from None
+        raise DemoError(f"{scene.program} took more than {PATIENCE} seconds") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
     took = (time.perf_counter() - begin) * 1000
     if status:
-        raise Failed(f"{scene.program} ended with status {status}\n{(await errors).decode()}")
+        raise DemoError(f"{scene.program} ended with status {status}\n{(await errors).decode()}")
     await errors
     return took
 
@@ -166,7 +173,7 @@ async def perform() -> None:
     for number, scene in enumerate(SCENES, 1):
         took = await play(number, scene)
         total += took
-        show(paint(f"   {took:.0f} ms, the start of {'all' if number == 5 else 'both'} processes included", "faint"))
+        show(paint(f"   {took:.0f} ms, most of it the start of Python processes", "faint"))
     show()
     show(
         paint(f"All {len(SCENES)} went as they should", "good")
@@ -178,13 +185,15 @@ async def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Watch processes exchange port rights.")
     parser.add_argument("--default", action="store_true", help="use your bootstrap server")
     options = parser.parse_args(arguments)
-    show(paint("machio: processes exchange Mach port rights over the child port handshake", "title"))
+    show(
+        paint("machio: processes exchange Mach port rights over the child port handshake", "title")
+    )
     try:
         async with contextlib.AsyncExitStack() as stack:
             if not options.default:
                 await stack.enter_async_context(private_server())
             await perform()
-    except Failed as problem:
+    except DemoError as problem:
         show(paint(f"The demo failed: {problem}", "error"))
         return 1
     return 0

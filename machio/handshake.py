@@ -262,7 +262,7 @@ class _Queue:
             refused = self._server.refused
             raise NoCheckInError(
                 "the client closed the pipe, or never was, and had not checked in"
-                + (f"; messages destroyed because they were no check-in: {refused}" if refused else "")
+                + (f"; messages refused and destroyed: {refused}" if refused else "")
             )
         return self._right
 

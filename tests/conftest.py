@@ -139,10 +139,14 @@ async def _wait_in_vain() -> None:
     """Let each kind of wait run into its time limit."""
     with machio.ReceiveRight.allocate(queue_limit=1) as port, port.make_send() as send:
         with pytest.raises(machio.ReceiveTimedOut):
-            port.receive_blocking(timeout=0)
+            port.receive_blocking(timeout=0.001)
         send.send_nowait(machio.Message(1))
         with pytest.raises(machio.SendTimedOut):
-            await send.send(machio.Message(2), timeout=0)
+            send.send_blocking(machio.Message(2), timeout=0.001)
+        with pytest.raises(machio.SendTimedOut):
+            await send.send(machio.Message(2), timeout=0.001)
+    with pytest.raises(machio.UnknownServiceError):
+        await machio.bootstrap.look_up("org.machio.tests.no-such-service")
 
 
 @pytest.fixture(scope="session")

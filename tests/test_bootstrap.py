@@ -12,6 +12,8 @@ from machio.codes import BootstrapCode
 
 SEND = PortRightType.SEND
 
+pytestmark = pytest.mark.usefixtures("bootstrap_server")
+
 
 @pytest.fixture
 def name():

@@ -513,6 +513,8 @@ struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage);
 void mio_port_mark_ready(struct mio_port *port);
 /* Whether the port has something to receive now (also what only looks so: a dying peer). */
 bool mio_port_has_message(struct mio_port *port);
+/* How many send-once rights that are elsewhere have sent their message, or were dropped. */
+unsigned mio_port_waiting_onces(struct mio_port *port);
 /* The same for a set; *ret_port: the member that has it. */
 bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port);
 /* What a blocked sender waits for on a remote port: room. True if a send would find room. */

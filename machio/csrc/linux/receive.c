@@ -57,6 +57,16 @@ bool mio_port_has_message(struct mio_port *port) {
     return n > 0 && poll(scratch, n, 0) > 0;
 }
 
+unsigned mio_port_waiting_onces(struct mio_port *port) {
+    unsigned waiting = 0;
+    size_t n = collect_fds(port, 0);
+    if (n == 0 || poll(scratch, n, 0) <= 0)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        waiting += scratch[i].revents != 0 && scratch[i].fd != port->rx.fd;
+    return waiting;
+}
+
 static struct mio_kmsg *pop_local(struct mio_port *port) {
     struct mio_kmsg *kmsg = port->head;
     port->head = kmsg->next;
