@@ -40,5 +40,7 @@ if __name__ == "__main__":
         sys.exit("child.py is started by parent.py: run that one")
     try:
         asyncio.run(main(int(sys.argv[1])))
+    except machio.MachioError as error:
+        sys.exit(f"child {os.getpid()}: {error}")  # the parent is gone, for one
     except KeyboardInterrupt:
         sys.exit(130)

@@ -32,9 +32,11 @@ async def other_side(role: str, fd: int) -> AsyncIterator[asyncio.subprocess.Pro
         os.close(fd)
     try:
         yield child
+    except BaseException:
+        if child.returncode is None:
+            child.terminate()  # otherwise it ends by itself
+        raise
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.terminate()  # those that have done their part are gone by now
         await child.wait()
 
 

@@ -187,7 +187,7 @@ def names_of(env: dict[str, str]) -> list[str]:
     return [line.split("'")[1] for line in done.stdout.splitlines()]
 
 
-# --- what clients see ----------------------------------------------------------------------------
+# --- what clients see ---
 
 
 def test_check_in_and_look_up(task, env):
@@ -248,7 +248,9 @@ def test_a_registered_port_of_a_dead_task_is_unknown(task):
 
 def test_another_directory_is_another_server(task, env, tmp_path):
     here = task()
-    there = task({**env, "MACHIO_BOOTSTRAP": str(tmp_path / "there"), "MACHIO_BOOTSTRAPD_IDLE": "0"})
+    there = task(
+        {**env, "MACHIO_BOOTSTRAP": str(tmp_path / "there"), "MACHIO_BOOTSTRAPD_IDLE": "0"}
+    )
     assert here.do("in") == "0"
     assert there.do("up") == UNKNOWN
     assert there.do("in") == "0"
@@ -274,7 +276,7 @@ def test_another_pid_namespace(task, env):
     assert inside.do("in", "inside") == ACTIVE
 
 
-# --- starting ------------------------------------------------------------------------------------
+# --- starting ---
 
 
 def test_many_at_once_get_one_server(task, env):
@@ -335,7 +337,7 @@ def test_a_server_that_cannot_run_is_a_clear_error(task, env):
     assert "No module named machio.no_such_module" in answer
 
 
-# --- dying and coming back ---------------------------------------------------------------------------
+# --- dying and coming back ---
 
 
 def test_a_killed_server_comes_back_on_the_next_call(task, env, bootstrap_dir):
@@ -406,7 +408,7 @@ def test_clients_that_come_while_it_leaves_find_another(task, env, bootstrap_dir
             one.kill()
 
 
-# --- by hand and by systemd -----------------------------------------------------------------------------
+# --- by hand and by systemd ---
 
 
 def test_in_the_foreground(task, env, bootstrap_dir):
@@ -488,7 +490,7 @@ def test_a_socket_of_the_wrong_kind(env):
         assert b"ListenSequentialPacket=" in errors
 
 
-# --- abuse -------------------------------------------------------------------------------------------------
+# --- abuse ---
 
 ABUSE = """
 import os, random, struct, sys
@@ -519,7 +521,7 @@ def open_ends(pid: int) -> list[str]:
     """List the sockets and pipes of a process: its rights, the listener, and little else."""
     listing = Path(f"/proc/{pid}/fd")
     found = []
-    for number in os.listdir(listing):  # noqa: PTH208 - plain numbers are wanted
+    for number in os.listdir(listing):  # plain numbers are wanted
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(listing / number))  # noqa: PTH115
     return sorted(what for what in found if what.startswith(("socket:", "pipe:")))
@@ -539,7 +541,7 @@ def test_garbage_is_dropped(task, env, bootstrap_dir):
     assert owner.do("up") == "found"
     assert server_pid(bootstrap_dir) == pid
     assert owner.do("up", "nothing") == UNKNOWN
-    wait_for(lambda: open_ends(pid) == before)
+    wait_for(lambda: set(open_ends(pid)) <= set(before))
     assert names_of(env) == ["service"]
 
 
@@ -558,10 +560,10 @@ def test_a_crowd_at_the_door_is_no_load(task, env, bootstrap_dir):
     for one in crowd:
         one.close()
     client.kill()
-    wait_for(lambda: open_ends(pid) == before)
+    wait_for(lambda: set(open_ends(pid)) <= set(before))
 
 
-# --- the registry, by itself ---------------------------------------------------------------------------------
+# --- the registry, by itself ---
 
 
 def request(id: int, name: bytes, rights=(), size: int = 128) -> Message:

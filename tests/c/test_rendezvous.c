@@ -77,8 +77,7 @@ static char *read_report(int fifo, char *text, size_t size) {
     return text;
 }
 
-/* ---- the directory -----------------------------------------------------------------------------
- */
+/* ---- the directory ------------------------------------------------------------------------- */
 
 TEST(the_directory_is_made_for_its_user_alone) {
     struct stat status;
@@ -156,8 +155,7 @@ TEST(the_runtime_directory_counts_if_it_is_mine) {
     CHECK(strcmp(got, expected) == 0);
 }
 
-/* ---- listening and leaving ---------------------------------------------------------------------
- */
+/* ---- listening and leaving ----------------------------------------------------------------- */
 
 TEST(a_listener_is_found_even_behind_a_long_path) {
     char name[201] = {0};
@@ -222,8 +220,7 @@ TEST(the_next_server_learns_that_the_last_one_crashed) {
     close(listener);
 }
 
-/* ---- starting ----------------------------------------------------------------------------------
- */
+/* ---- starting ------------------------------------------------------------------------------ */
 
 static volatile sig_atomic_t children_ended;
 
@@ -353,8 +350,7 @@ TEST(nothing_is_started_unless_allowed) {
     CHECK(access(in_directory("started"), F_OK) < 0);
 }
 
-/* ---- the welcome -------------------------------------------------------------------------------
- */
+/* ---- the welcome --------------------------------------------------------------------------- */
 
 /* A server that welcomes whoever comes, until it is killed; ready when this returns. */
 static pid_t fork_server(void) {

@@ -16,11 +16,12 @@ import os
 import re
 import secrets
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from machio._mach import ffi, lib
 
 RIGHTS = {"send": 0, "recv": 1, "once": 2, "set": 3, "deadname": 4}
 DISPOSITIONS = {
@@ -47,6 +48,9 @@ TYPE_BITS = [
 NULL, DEAD = 0, 0xFFFFFFFF
 # The recording could not make these calls: its stub refused a null notify port.
 NOT_MADE = re.compile(r"notify \w+ \w+ \d+ null \w+ -> MACH_SEND_INVALID_DEST")
+# Differences with a reason: out of all sets while in none is KERN_NOT_IN_SET in current kernels,
+# and in Mach's documentation.
+KNOWN = re.compile(r"member \w+ null -> OK \| KERN_NOT_IN_SET")
 SEND, RCV, SEND_TIMEOUT, RCV_TIMEOUT, SEQNO_TRAILER = 1, 2, 0x10, 0x100, 1 << 24
 
 
@@ -57,8 +61,6 @@ class Task:
     """The calls, on this process's own name space. Names are plain numbers here."""
 
     def __init__(self) -> None:
-        from machio._mach import ffi, lib  # noqa: PLC0415 - the controller needs no Mach
-
         self.ffi, self.lib = ffi, lib
         self.me = lib.mach_task_self()
         self.buffer = ffi.new("uint8_t[8192]")
@@ -222,13 +224,18 @@ class Task:
         return ["OK", ["bind", struct.unpack_from("=I", data, 28)[0]]]
 
 
-def serve_task() -> None:
-    """Be a task: one operation a line on standard input, its answer on standard output."""
-    task = Task()
-    for line in sys.stdin:
-        operation, *arguments = json.loads(line)
-        print(json.dumps(getattr(task, operation)(*arguments)), flush=True)
-    os._exit(0)
+def serve_task(requests: int, answers: int) -> None:
+    """Be a task: one operation a line on one pipe, its answer on the other; then exit."""
+    try:
+        task = Task()
+        with open(requests) as lines, open(answers, "w") as out:  # noqa: PTH123
+            for line in lines:
+                operation, *arguments = json.loads(line)
+                if operation == "exit":  # no end of file tells: later tasks have copies
+                    break
+                print(json.dumps(getattr(task, operation)(*arguments)), file=out, flush=True)
+    finally:
+        os._exit(0)
 
 
 # --- the controller ----------------------------------------------------------------------------
@@ -243,21 +250,28 @@ class Process:
     has_box: bool = False
 
     def __post_init__(self) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
-            [sys.executable, __file__, "--task"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        # A forked child is a new task with an empty name space, and needs no start of its own.
+        request_reader, request_writer = os.pipe()
+        answer_reader, answer_writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(request_writer)
+            os.close(answer_reader)
+            serve_task(request_reader, answer_writer)
+        os.close(request_reader)
+        os.close(answer_writer)
+        self.requests = open(request_writer, "w")  # noqa: PTH123, SIM115
+        self.answers = open(answer_reader)  # noqa: PTH123, SIM115
 
     def do(self, operation: str, *arguments: object) -> list:
-        print(json.dumps([operation, *arguments]), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        print(json.dumps([operation, *arguments]), file=self.requests, flush=True)
+        return json.loads(self.answers.readline())
 
     def end(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
+        print(json.dumps(["exit"]), file=self.requests, flush=True)
+        self.requests.close()
+        os.waitpid(self.pid, 0)
+        self.answers.close()
 
 
 def is_symbol(word: str) -> bool:
@@ -373,7 +387,7 @@ def replay(name: str, lines: list[str]) -> Iterator[tuple[int, str, str]]:
             if NOT_MADE.fullmatch(line):
                 continue
             got = script.run(operation)
-            if arrow and got != expected.strip():
+            if arrow and got != expected.strip() and not KNOWN.fullmatch(f"{line} | {got}"):
                 yield number, line, got or ""
     finally:
         script.close()
@@ -403,6 +417,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--task"]:
-        serve_task()
     sys.exit(main())

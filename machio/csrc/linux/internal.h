@@ -389,8 +389,8 @@ void mio_port_ref(struct mio_port *port);
 void mio_port_unref(struct mio_port *port);
 /* Drops one holder's send right and its reference; may fire no-senders, close a remote port. */
 void mio_port_drop_send(struct mio_port *port);
-/* Fires the armed no-senders request if no send right is left anywhere. */
-void mio_port_check_senders(struct mio_port *port);
+/* Fires the armed no-senders request if no send right is left anywhere; true if it did. */
+bool mio_port_check_senders(struct mio_port *port);
 /* Whether a send right exists anywhere: here, elsewhere, in flight. */
 bool mio_port_has_senders(struct mio_port *port);
 /* Destroys the receive right (already out of the space): section 5 of Mach's rules. */

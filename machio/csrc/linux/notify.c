@@ -213,7 +213,8 @@ void mio_notice_update_port(struct mio_port *port) {
             mio_source_set(&port->room, port->tx);
         notice(&port->room, armed && port->credit_in_hand ? EPOLLOUT : 0);
     } else if (port->state == MIO_PORT_LOCAL) {
-        bool wanted = port->no_senders != NULL && port->senders_seen && !port->senders_gone;
+        bool wanted = port->no_senders != NULL && port->senders_seen && !port->senders_gone &&
+                      port->srights == 0;
         foreign |= wanted && port->no_senders->state == MIO_ONCE_REMOTE;
         notice(&port->cw, wanted ? EPOLLERR : 0);
     }
@@ -296,8 +297,7 @@ static bool on_source(struct mio_source *source, uint32_t events) {
     case MIO_SOURCE_TX:
         return mio_requests_room(source->port);
     case MIO_SOURCE_CW:
-        mio_port_check_senders(source->port);
-        return true;
+        return mio_port_check_senders(source->port);
     case MIO_SOURCE_ONCE_TX:
         return mio_once_is_dead(source->once);
     default:

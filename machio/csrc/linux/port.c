@@ -77,18 +77,19 @@ bool mio_port_has_senders(struct mio_port *port) {
     return !port->senders_gone || fds[1].revents & POLLIN;
 }
 
-void mio_port_check_senders(struct mio_port *port) {
+bool mio_port_check_senders(struct mio_port *port) {
     struct mio_once *notify = port->no_senders;
     if (notify == NULL || !port->senders_seen)
-        return;
+        return false;
     if (mio_port_has_senders(port)) {
         mio_notice_update_port(port);
-        return;
+        return false;
     }
     port->no_senders = NULL;
     port->senders_seen = false;
     mio_notice_update_port(port);
     mio_notify_count(notify, MACH_NOTIFY_NO_SENDERS, port->mscount);
+    return true;
 }
 
 void mio_port_mark_ready(struct mio_port *port) {

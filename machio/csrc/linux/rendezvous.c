@@ -40,10 +40,7 @@
 
 #define REMEDY "or set MACHIO_BOOTSTRAP to the absolute path of another directory"
 
-extern char **environ;
-
-/* ---- words -------------------------------------------------------------------------------------
- */
+/* ---- words --------------------------------------------------------------------------------- */
 
 static _Thread_local char sentence[1024];
 
@@ -79,32 +76,25 @@ static kern_return_t failed(const char *what, const char *path, int error) {
     }
 }
 
-/* ---- the directory -----------------------------------------------------------------------------
- */
+/* ---- the directory ------------------------------------------------------------------------- */
 
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static int claimed = -1; /* the server's own hold on its directory */
 
-static void lock_starting(void) {
+void mio_starting_lock(void) {
     pthread_mutex_lock(&starting);
 }
-static void unlock_starting(void) {
+void mio_starting_unlock(void) {
     pthread_mutex_unlock(&starting);
 }
 
-void mio_rendezvous_fork_prepare(void) {
-    lock_starting();
-}
-void mio_rendezvous_fork_parent(void) {
-    unlock_starting();
-}
 /* The child is not the server, whatever its parent was. */
 void mio_rendezvous_fork_child(void) {
     int fd = claimed;
     claimed = -1;
     if (fd >= 0)
         close(fd);
-    unlock_starting();
+    mio_starting_unlock();
 }
 
 struct place {
@@ -122,8 +112,7 @@ static void nap(void) {
     nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
 }
 
-/* A variable that the person, not whoever runs a set-user-id program, has set; or NULL. */
-static const char *setting(const char *name) {
+const char *mio_setting(const char *name) {
     const char *value = secure_getenv(name);
     return value != NULL && value[0] != '\0' ? value : NULL;
 }
@@ -136,7 +125,7 @@ static bool is_mine(const char *path) {
 }
 
 static kern_return_t find_place(struct place *place) {
-    const char *chosen = setting("MACHIO_BOOTSTRAP"), *runtime = setting("XDG_RUNTIME_DIR");
+    const char *chosen = mio_setting("MACHIO_BOOTSTRAP"), *runtime = mio_setting("XDG_RUNTIME_DIR");
     int size;
 
     if (chosen != NULL && chosen[0] != '/') {
@@ -219,8 +208,7 @@ kern_return_t machio_bootstrap_directory(char *path, unsigned int size) {
     return KERN_SUCCESS;
 }
 
-/* ---- the socket --------------------------------------------------------------------------------
- */
+/* ---- the socket ---------------------------------------------------------------------------- */
 
 enum reach { REACHED, NOBODY, BUSY, FAILED };
 
@@ -318,165 +306,19 @@ static kern_return_t make_listener(const struct place *place, int *ret_listener)
     return KERN_SUCCESS;
 }
 
-/* ---- the command -------------------------------------------------------------------------------
- */
-
-#define MOST_WORDS 31
-
-static char *command[MOST_WORDS + 1]; /* as set; guarded by `starting` */
-
-kern_return_t machio_set_bootstrap_command(const char *const argv[]) {
-    char *words[MOST_WORDS + 1] = {NULL};
-    unsigned count = 0;
-
-    for (; argv != NULL && argv[count] != NULL; count++) {
-        if (count == MOST_WORDS)
-            break;
-        words[count] = strdup(argv[count]);
-        if (words[count] == NULL)
-            break;
-    }
-    bool whole = argv == NULL || argv[count] == NULL;
-    if (whole) {
-        lock_starting();
-        for (unsigned i = 0; i <= MOST_WORDS; i++) {
-            char *word = command[i];
-            command[i] = words[i];
-            words[i] = word;
-        }
-        unlock_starting();
-    }
-    for (unsigned i = 0; i < MOST_WORDS; i++)
-        free(words[i]);
-    return whole ? KERN_SUCCESS : KERN_RESOURCE_SHORTAGE;
-}
-
-/*
- * The words of the command, `starting` held: the person's own MACHIO_BOOTSTRAPD, split at spaces
- * within `text`; else the one that was set; else python3's.
- */
-static void choose_command(const char *words[MOST_WORDS + 1], char text[PATH_MAX]) {
-    static const char *const standard[] = {"python3", "-m", "machio.bootstrapd"};
-    const char *wish = setting("MACHIO_BOOTSTRAPD");
-    unsigned count = 0;
-
-    if (wish != NULL && strlen(wish) < PATH_MAX) {
-        char *rest = strcpy(text, wish), *word;
-        while (count < MOST_WORDS && (word = strtok_r(rest, " ", &rest)) != NULL)
-            words[count++] = word;
-    }
-    if (count == 0)
-        for (; command[count] != NULL; count++)
-            words[count] = command[count];
-    if (count == 0)
-        for (; count < 3; count++)
-            words[count] = standard[count];
-    words[count] = NULL;
-}
-
-void mio_rendezvous_command(char *line, size_t size) {
-    const char *words[MOST_WORDS + 1];
-    char text[PATH_MAX];
-    size_t used = 0;
-
-    lock_starting();
-    choose_command(words, text);
-    line[0] = '\0';
-    for (unsigned i = 0; words[i] != NULL && used < size; i++)
-        used += (size_t)snprintf(line + used, size - used, i ? " %s" : "%s", words[i]);
-    unlock_starting();
-}
-
-/* Finds the program as execvp() would; nothing may be searched for between fork and exec. */
-static bool find_program(const char *word, char path[PATH_MAX]) {
-    const char *list = getenv("PATH");
-    if (strchr(word, '/') != NULL)
-        return snprintf(path, PATH_MAX, "%s", word) < PATH_MAX;
-    if (list == NULL)
-        list = "/usr/local/bin:/usr/bin:/bin";
-    for (size_t span; *list != '\0'; list += span + (list[span] == ':')) {
-        span = strcspn(list, ":");
-        if (list[0] == '/' && /* not relative to where one happens to be */
-            snprintf(path, PATH_MAX, "%.*s/%s", (int)span, list, word) < PATH_MAX &&
-            access(path, X_OK) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool is_ours(const char *variable) {
-    return strncmp(variable, "LISTEN_PID=", 11) == 0 || strncmp(variable, "LISTEN_FDS=", 11) == 0 ||
-           strncmp(variable, "LISTEN_FDNAMES=", 15) == 0 ||
-           strncmp(variable, "MACHIO_BOOTSTRAP=", 17) == 0;
-}
-
-/* Runs the command with the listener as systemd would pass it. 0 or an errno. */
-static int run_server(const struct place *place, const char *const *argv, int listener,
-                      int64_t deadline) {
-    static char fds[] = "LISTEN_FDS=1", names[] = "LISTEN_FDNAMES=machio-started";
-    char pid[] = "LISTEN_PID=0000000000", directory[PATH_MAX + 32];
-    size_t count = 0, kept = 0;
-
-    while (environ != NULL && environ[count] != NULL)
-        count++;
-    char **envp = calloc(count + 5, sizeof *envp);
-    if (envp == NULL)
-        return ENOMEM;
-    for (size_t i = 0; i < count && environ[i] != NULL; i++)
-        if (!is_ours(environ[i]))
-            envp[kept++] = environ[i];
-    snprintf(directory, sizeof directory, "MACHIO_BOOTSTRAP=%s", place->path);
-    envp[kept++] = fds;
-    envp[kept++] = names;
-    envp[kept++] = pid;
-    envp[kept++] = directory;
-    int log = openat(place->fd, "log",
-                     O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-    int error = log < 0 ? errno : 0;
-    if (error == 0) {
-        struct mio_spawn spawn = {
-            .argv = argv,
-            .envp = envp,
-            .pid_digits = strchr(pid, '=') + 1,
-            .listener = listener,
-            .directory = place->fd,
-            .log = log,
-        };
-        error = mio_spawn(&spawn, deadline);
-        close(log);
-    }
-    free(envp);
-    return error;
-}
+/* ---- finding or starting the server -------------------------------------------------------- */
 
 /* `starting` and the lock are held, nobody is there: makes a server. */
 static kern_return_t start_server(const struct place *place, int64_t deadline) {
-    const char *argv[MOST_WORDS + 1];
-    char text[PATH_MAX], program[PATH_MAX];
     int listener;
-
-    choose_command(argv, text);
-    if (!find_program(argv[0], program)) {
-        mio_say("cannot start the bootstrap server: there is no program %s; set MACHIO_BOOTSTRAPD "
-                "to the command that runs it",
-                argv[0]);
-        return KERN_FAILURE;
-    }
     kern_return_t result = make_listener(place, &listener);
     if (result != KERN_SUCCESS)
         return result;
-    const char *name = argv[0];
-    argv[0] = program;
-    int error = run_server(place, argv, listener, deadline);
+    result = mio_start_server(place->fd, place->path, listener, deadline);
     close(listener);
-    if (error == 0)
-        return KERN_SUCCESS;
-    unlinkat(place->fd, "socket", 0);
-    mio_say("cannot start the bootstrap server with %s: %s; set MACHIO_BOOTSTRAPD to the command "
-            "that runs it",
-            name, strerror(error));
-    return error == EAGAIN || error == ENOMEM || error == EMFILE ? KERN_RESOURCE_SHORTAGE
-                                                                 : KERN_FAILURE;
+    if (result != KERN_SUCCESS)
+        unlinkat(place->fd, "socket", 0);
+    return result;
 }
 
 /* Starts a server unless somebody else does or has: KERN_ABORTED, try to connect again. */
@@ -484,7 +326,7 @@ static kern_return_t start_if_alone(const struct place *place, int64_t deadline)
     kern_return_t result;
     int fd;
 
-    lock_starting();
+    mio_starting_lock();
     int lock = try_lock(place, &result);
     if (lock >= 0) {
         switch (try_connect(place, &fd, &result)) {
@@ -503,7 +345,7 @@ static kern_return_t start_if_alone(const struct place *place, int64_t deadline)
         }
         unlock(lock);
     }
-    unlock_starting();
+    mio_starting_unlock();
     return result;
 }
 
@@ -564,8 +406,7 @@ void mio_rendezvous_last_words(char *line, size_t size) {
     snprintf(line, size, "%s", last != NULL ? last + 1 : text);
 }
 
-/* ---- being the server --------------------------------------------------------------------------
- */
+/* ---- being the server ---------------------------------------------------------------------- */
 
 bool mio_rendezvous_is_server(void) {
     return claimed >= 0;
@@ -581,7 +422,7 @@ kern_return_t machio_bootstrap_listen(int *ret_listener) {
         return result;
     do {
         int fd;
-        lock_starting();
+        mio_starting_lock();
         int lock = try_lock(&place, &result);
         if (lock >= 0) {
             switch (try_connect(&place, &fd, &result)) {
@@ -601,7 +442,7 @@ kern_return_t machio_bootstrap_listen(int *ret_listener) {
             }
             unlock(lock);
         }
-        unlock_starting();
+        mio_starting_unlock();
         if (result == KERN_ABORTED)
             nap();
     } while (result == KERN_ABORTED && mio_rendezvous_clock() < deadline);
@@ -631,13 +472,19 @@ kern_return_t machio_bootstrap_claim(int *ret_crashed) {
         *ret_crashed = 0; /* a full disk: the server works without */
     close(fd);
     flock(place.fd, LOCK_SH | LOCK_NB); /* tells systemd-tmpfiles that /tmp/machio-* is in use */
-    lock_starting();
+    mio_starting_lock();
     int before = claimed;
     claimed = place.fd;
-    unlock_starting();
+    mio_starting_unlock();
     if (before >= 0)
         close(before);
     return KERN_SUCCESS;
+}
+
+/* Whether the directory is gone; then nobody finds the server in it any more. */
+static bool is_removed(int directory) {
+    struct stat status;
+    return fstat(directory, &status) == 0 && status.st_nlink == 0;
 }
 
 kern_return_t machio_bootstrap_leave(int listener, int how) {
@@ -651,7 +498,7 @@ kern_return_t machio_bootstrap_leave(int listener, int how) {
     snprintf(place.path, sizeof place.path, "the bootstrap directory");
     for (;;) {
         struct pollfd fd = {.fd = listener, .events = POLLIN};
-        lock_starting();
+        mio_starting_lock();
         int lock = try_lock(&place, &result);
         if (lock >= 0) {
             if (!(how & MACHIO_LEAVE_NOW) && poll(&fd, 1, 0) != 0) {
@@ -664,7 +511,9 @@ kern_return_t machio_bootstrap_leave(int listener, int how) {
             }
             unlock(lock);
         }
-        unlock_starting();
+        mio_starting_unlock();
+        if (lock < 0 && is_removed(place.fd))
+            return KERN_SUCCESS;
         if (lock >= 0 || result != KERN_ABORTED || mio_rendezvous_clock() >= deadline)
             return result;
         nap();

@@ -5,8 +5,9 @@
  * docs/bootstrap.md is the manual of all of this.
  *
  *   rendezvous.c  the private directory: finding the server, becoming it, leaving
- *   spawn.c       starting a command that shares nothing with this process
- *   bootstrap.c   the calls of <servers/bootstrap.h>, the task's bootstrap port
+ *   start.c       the command that starts it, in a process of its own
+ *   bootport.c    the task's bootstrap port: connecting it, its names after a crash
+ *   bootstrap.c   the calls of <servers/bootstrap.h>
  *
  * All of it blocks for a bounded time and is called without mio_task.lock, unless it says so.
  */
@@ -18,15 +19,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* ---- what went wrong, in words -----------------------------------------------------------------
- */
+/* ---- what went wrong, in words ------------------------------------------------------------- */
 
 /* Sets the calling thread's sentence for machio_last_error; NULL takes it back. Keeps errno. */
 void mio_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *machio_last_error(void);
 
-/* ---- the private directory ---------------------------------------------------------------------
- */
+/* ---- the private directory ----------------------------------------------------------------- */
 
 /* CLOCK_MONOTONIC in milliseconds: what deadlines are counted in. */
 int64_t mio_rendezvous_clock(void);
@@ -37,14 +36,15 @@ int64_t mio_rendezvous_clock(void);
 kern_return_t mio_rendezvous_connect(bool start, int64_t deadline, int *ret_fd, bool *ret_started);
 /* The last line that the server which was started here wrote, or "". */
 void mio_rendezvous_last_words(char *line, size_t size);
-/* fork() waits for a start that is under way; the child keeps nothing of it. */
-void mio_rendezvous_fork_prepare(void);
-void mio_rendezvous_fork_parent(void);
+/*
+ * Held while a server is started; fork() waits for it, so that the child keeps nothing of that. No
+ * other lock is taken under it.
+ */
+void mio_starting_lock(void);
+void mio_starting_unlock(void);
+/* In the child, with the lock held: it is not the server, whatever its parent was. Unlocks. */
 void mio_rendezvous_fork_child(void);
-/* What is run to start a server, as one line for people. */
-void mio_rendezvous_command(char *line, size_t size);
 
-kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
 kern_return_t machio_bootstrap_listen(int *ret_listener);
 kern_return_t machio_bootstrap_claim(int *ret_crashed);
@@ -54,25 +54,21 @@ kern_return_t machio_bootstrap_leave(int listener, int how);
 /* True in the server itself, which has no server to call. */
 bool mio_rendezvous_is_server(void);
 
-/* ---- starting it -------------------------------------------------------------------------------
- */
+/* ---- starting it --------------------------------------------------------------------------- */
 
-struct mio_spawn {
-    const char *const *argv; /* argv[0]: a path with a slash in it */
-    char *const *envp;
-    char *pid_digits; /* in one of envp's strings: room for the new process' pid in ten digits */
-    int listener;     /* becomes fd 3 */
-    int directory;    /* becomes the current directory */
-    int log;          /* becomes stderr */
-};
+/* A variable that the person, not whoever runs a set-user-id program, has set; or NULL. */
+const char *mio_setting(const char *name);
 /*
- * Starts a process that is nobody's child, has no terminal, default signals and no file of ours
- * but those above. 0, or the errno of what failed, exec included.
+ * With the starting lock held. Runs the server's command with the listener as systemd would pass
+ * it; `path` is that of `directory`. KERN_FAILURE, KERN_RESOURCE_SHORTAGE, with a sentence.
+ * Ownership: both descriptors stay the caller's.
  */
-int mio_spawn(const struct mio_spawn *spawn, int64_t deadline);
+kern_return_t mio_start_server(int directory, const char *path, int listener, int64_t deadline);
+/* The command as one line for people. */
+void mio_start_command(char *line, size_t size);
+kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 
-/* ---- the server's messages ---------------------------------------------------------------------
- */
+/* ---- the server's messages ----------------------------------------------------------------- */
 
 enum {
     MIO_BOOTSTRAP_WELCOME = 11000, /* over the connection: the server's port as reply port */
@@ -110,8 +106,29 @@ _Static_assert(sizeof(struct mio_bootstrap_look_up) == 160, "docs/bootstrap.md")
 _Static_assert(sizeof(struct mio_bootstrap_offer) == 176, "docs/bootstrap.md");
 _Static_assert(sizeof(struct mio_bootstrap_found) == 40, "docs/bootstrap.md");
 
-/* ---- for both sides ----------------------------------------------------------------------------
+struct mio_bootstrap_request {
+    mach_msg_id_t id;
+    mach_port_name_t port; /* check_in, register */
+    mach_msg_type_name_t disposition;
+    unsigned connection; /* the one it went out on */
+    char name[MIO_BOOTSTRAP_NAME];
+};
+/*
+ * One request to bp and its reply: the server's code, or one of mach_msg or MIG. Ownership: the
+ * right under *ret_found, set by a successful look_up, is the caller's.
  */
+kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_request *request,
+                                     mach_port_name_t *ret_found);
+
+/* With the lock held. Counts the connections of the bootstrap port. */
+unsigned mio_bootstrap_connection(void);
+/*
+ * With the lock held. The server has said yes: when it dies, the next is to be told. False: it
+ * died already, and what came after does not know.
+ */
+bool mio_bootstrap_remember(const struct mio_bootstrap_request *request);
+
+/* ---- for both sides ------------------------------------------------------------------------ */
 
 kern_return_t machio_bootstrap_connect(int start);
 kern_return_t machio_bootstrap_welcome(int connection, mach_port_name_t name);
