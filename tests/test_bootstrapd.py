@@ -109,10 +109,11 @@ class Task:
 @pytest.fixture
 def env(bootstrap_dir: Path, bootstrap_env: dict[str, str]) -> Iterator[dict[str, str]]:
     """The environment of tasks; their server is killed afterwards."""
+    here = str(Path(bootstrapd.__file__).parent.parent)
     yield {
         **bootstrap_env,
         "MACHIO_BOOTSTRAPD": f"{sys.executable} -m machio.bootstrapd",
-        "PYTHONPATH": str(Path(bootstrapd.__file__).parent.parent),
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
     }
     with contextlib.suppress(ProcessLookupError):
         kill_server(bootstrap_dir)
@@ -264,7 +265,7 @@ def test_another_pid_namespace(task, env):
     if os.geteuid() != 0:
         unshare.insert(1, "--map-root-user")
     try:
-        subprocess.run([*unshare, "true"], check=True, capture_output=True)
+        subprocess.run([*unshare, sys.executable, "-c", ""], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no pid namespaces here")
     inside, outside = task(env, *unshare), task()

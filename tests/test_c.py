@@ -12,7 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,52 +59,48 @@ def make(target: Path, *arguments: str | Path) -> Path:
 
 
 class Build:
-    """The programs of one flavour, compiled in the background."""
+    """The programs of one flavour."""
 
     def __init__(self, pool: ThreadPoolExecutor, flags: list[str], directory: Path) -> None:
+        """Begin to compile the library."""
         self.pool, self.flags, self.directory = pool, flags, directory
         directory.mkdir()
-        self.library = [self._object(source) for source in LIBRARY]
-        self.shim: list[Future[Path]] = []
-        self.programs: dict[Path, Future[Path]] = {}
+        self.objects = {source: self._compile(source) for source in LIBRARY}
 
-    def prepare(self, program: Path) -> None:
+    def add(self, program: Path) -> None:
         """Begin to compile a program."""
-        if program not in self.programs:
-            self.programs[program] = self._object(program)
+        if program not in self.objects:
+            self.objects[program] = self._compile(program)
 
-    def program(self, program: Path) -> Path:
+    def executable(self, program: Path) -> Path:
         """Return the executable of a program, linked when first asked for."""
-        self.prepare(program)
-        executable = self.directory / program.stem
-        if not executable.exists():
-            if program.stem.startswith("test_shim") and not self.shim:
-                self.shim = [self._object(SHIM)]
-            shim = self.shim if program.stem.startswith("test_shim") else []
-            objects = [self.programs[program], *self.library, *shim]
-            make(executable, *self.flags, *(made.result() for made in objects))
-        return executable
+        target = self.directory / program.stem
+        if not target.exists():
+            objects = [self.objects[source].result() for source in (program, *LIBRARY)]
+            shim = [SHIM] if program.stem.startswith("test_shim") else []
+            make(target, *self.flags, *objects, *shim)
+        return target
 
-    def _object(self, source: Path) -> Future[Path]:
+    def _compile(self, source: Path) -> Future[Path]:
         target = self.directory / f"{source.parent.name}-{source.stem}.o"
         return self.pool.submit(make, target, *self.flags, "-c", source)
 
 
-@pytest.fixture(scope="module")  # not longer: later tests may fork, without threads around
+@pytest.fixture(scope="module")
 def builds(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Build]]:
-    """Begin to build what the selected tests want, in each flavour."""
-    directory, made = tmp_path_factory.mktemp("c"), {}
-    selected = [item for item in request.session.items if item.function is test_program]
+) -> dict[str, Build]:
+    """Compile what the selected tests want, in each flavour; done before the first test runs."""
+    directory = tmp_path_factory.mktemp("c")
+    builds: dict[str, Build] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for item in selected:
-            flavour = item.callspec.params["flavour"]
-            if flavour not in made:
-                made[flavour] = Build(pool, FLAVOURS[flavour], directory / flavour)
-            made[flavour].prepare(item.callspec.params["program"])
-        yield made
-        pool.shutdown(cancel_futures=True)
+        for item in request.session.items:
+            if item.function is test_program:
+                flavour = item.callspec.params["flavour"]
+                if flavour not in builds:
+                    builds[flavour] = Build(pool, FLAVOURS[flavour], directory / flavour)
+                builds[flavour].add(item.callspec.params["program"])
+    return builds
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +148,7 @@ def run(command: list[str | Path], environment: dict[str, str], log: Path) -> tu
     return status, log.read_text(errors="replace")
 
 
-@pytest.mark.timeout(300)  # the first test of a flavour waits for the compiler
+@pytest.mark.timeout(600)  # the first waits for the compiler
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize(
     ("program", "name"),
@@ -181,7 +176,7 @@ def test_program(
         # The bootstrap server is started with the Python that runs the tests.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }
-    executable = builds[flavour].program(program)
+    executable = builds[flavour].executable(program)
     status, output = run([executable, *([name] if name else [])], environment, tmp_path / "log")
     if status == -signal.SIGALRM:
         pytest.fail(f"not done after {TIME_LIMIT:.0f} s:\n{output}", pytrace=False)
