@@ -258,7 +258,7 @@ class ReceiveRightMoves(Scenario):
             for number in range(3):
                 assert (await port.receive(LIMIT)).id == number
                 stage.tell("client")
-            assert await machio.no_senders(port, LIMIT) == 1
+            assert await machio.no_senders(port, LIMIT) == 0  # a move resets the make-send count
 
     async def client(stage):
         with ReceiveRight.allocate() as port, port.make_send() as send:
@@ -449,7 +449,7 @@ class WrongToken(Scenario):
     """A wrong token: refused, the right destroyed; the wait goes on and fails at the pipe's end."""
 
     async def server(stage):
-        with pytest.raises(machio.NoCheckInError, match="1 messages"):
+        with pytest.raises(machio.NoCheckInError, match=r"\b1\b"):
             await stage.serve(RECEIVE)
 
     async def client(stage):
@@ -552,9 +552,8 @@ class SentAndClosed:
     """The check-in is sent and the pipe closed before the server looks: it counts."""
 
     async def server(stage, looked):
-        for eof_first in (True,):
-            with _events_sorted(eof_first), held_up(stage, looked), await stage.serve(RECEIVE):
-                pass
+        with held_up(stage, looked), await stage.serve(RECEIVE):
+            pass
 
     async def client(stage, looked):
         await check_in_and_close(stage, looked)

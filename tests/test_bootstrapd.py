@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -396,6 +397,17 @@ def test_it_leaves_when_nobody_needs_it(task, env, bootstrap_dir):
     assert not (bootstrap_dir / "socket").exists()
     assert server_pid(bootstrap_dir) == 0  # it did not crash
     assert task(env).do("up") == UNKNOWN  # nor is the next one in recovery
+
+
+def test_it_leaves_when_its_directory_is_removed(task, env, bootstrap_dir):
+    env = {**env, "MACHIO_BOOTSTRAPD_IDLE": "0.1"}
+    owner = task(env)
+    assert owner.do("in") == "0"
+    pid = server_pid(bootstrap_dir)
+    shutil.rmtree(bootstrap_dir)
+    assert owner.do("up") == "found"
+    owner.kill()
+    wait_for(lambda: is_gone(pid))
 
 
 def test_clients_that_come_while_it_leaves_find_another(task, env, bootstrap_dir):

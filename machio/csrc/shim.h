@@ -50,7 +50,7 @@ kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
  * serving; MACHIO_LEAVE_NOW leaves all the same.
  */
 #define MACHIO_LEAVE_UNLINK 1
-#define MACHIO_LEAVE_NOW    2
+#define MACHIO_LEAVE_NOW 2
 
 kern_return_t machio_bootstrap_listen(int *ret_listener);
 kern_return_t machio_bootstrap_claim(int *ret_crashed);

@@ -206,6 +206,16 @@ TEST(a_server_leaves_only_when_nobody_is_at_the_door) {
     close(listener);
 }
 
+TEST(a_server_leaves_a_directory_that_was_removed) {
+    int listener, crashed;
+    use_directory();
+    CHECK_EQ(machio_bootstrap_listen(&listener), KERN_SUCCESS);
+    CHECK_EQ(machio_bootstrap_claim(&crashed), KERN_SUCCESS);
+    remove_directory();
+    CHECK_EQ(machio_bootstrap_leave(listener, MACHIO_LEAVE_UNLINK), KERN_SUCCESS);
+    close(listener);
+}
+
 TEST(the_next_server_learns_that_the_last_one_crashed) {
     int crashed, listener;
     use_directory();

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -32,6 +33,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from conftest import LOOPS, leaked_fds, open_fds
@@ -41,6 +45,7 @@ import machio
 
 LIMIT = 20  # seconds for one role; the machine may be busy
 PATIENCE = 5.0
+WORKERS = 3
 PR_SET_CHILD_SUBREAPER = 36
 REPORT_SIZE = 3500  # a report is written in one piece, below PIPE_BUF
 
@@ -68,6 +73,8 @@ def main() -> None:
     if sys.platform == "linux":
         # The child of a parent that has died shall be waited for here.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    gc.collect()
+    gc.freeze()  # what is here already need not be looked through in every process again
     for line in sys.stdin:
         print(json.dumps(play({**json.loads(line), "prefix": arguments.prefix})), flush=True)
 
@@ -214,7 +221,16 @@ async def count(
 
 
 async def warm_up() -> None:
-    """Open what stays open for the life of a process: a whole handshake with oneself."""
+    """Open what stays open for the life of a process, or of a thread that calls Mach."""
+    with machio.bootstrap.port() as foreign:
+        with contextlib.suppress(machio.ReceiveTimedOut):
+            await machio.dead_name(foreign, 0.001)
+    # The workers that will ask the bootstrap server, all at once so that each is another.
+    together = threading.Barrier(WORKERS)
+    async with anyio.create_task_group() as group:
+        for _ in range(WORKERS):
+            group.start_soon(anyio.to_thread.run_sync, wait_in_vain, together)
+    wait_in_vain(None)
     with machio.ChildPortHandshake() as handshake, machio.ReceiveRight.allocate() as port:
         offer = asyncio.create_task(
             machio.serve_fd(handshake.server_write_fd(), machio.PortRightType.SEND)
@@ -234,6 +250,13 @@ async def warm_up() -> None:
             await asyncio.sleep(0)
             port.close()
             await dead
+
+
+def wait_in_vain(together: threading.Barrier | None) -> None:
+    if together is not None:
+        together.wait(PATIENCE)
+    with machio.ReceiveRight.allocate() as port, contextlib.suppress(machio.ReceiveTimedOut):
+        port.receive_blocking(0.001)
 
 
 if __name__ == "__main__":

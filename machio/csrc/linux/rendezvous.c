@@ -495,6 +495,10 @@ kern_return_t machio_bootstrap_leave(int listener, int how) {
     mio_say(NULL);
     if (claimed < 0)
         return KERN_FAILURE;
+    /* A directory that was removed leads nobody here, and nothing can be locked in it. */
+    struct stat status;
+    if (fstat(claimed, &status) == 0 && status.st_nlink == 0)
+        return KERN_SUCCESS;
     snprintf(place.path, sizeof place.path, "the bootstrap directory");
     for (;;) {
         struct pollfd fd = {.fd = listener, .events = POLLIN};

@@ -49,7 +49,7 @@ kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
 kern_return_t machio_bootstrap_listen(int *ret_listener);
 kern_return_t machio_bootstrap_claim(int *ret_crashed);
 #define MACHIO_LEAVE_UNLINK 1
-#define MACHIO_LEAVE_NOW    2
+#define MACHIO_LEAVE_NOW 2
 kern_return_t machio_bootstrap_leave(int listener, int how);
 /* True in the server itself, which has no server to call. */
 bool mio_rendezvous_is_server(void);
