@@ -1,9 +1,7 @@
 """The child port handshake's table of scenarios, in real processes.
 
 Each scenario of `scenarios.py` runs on every loop, with the server and with the client as the
-parent; and again with the child as a new program, near the limit of open files, in another pid
-namespace and as another user. Every process that survives counts its files and rights before and
-after. ``make stress`` plays the table a hundred times.
+parent. Every process that survives counts its files and rights before and after.
 """
 
 from __future__ import annotations

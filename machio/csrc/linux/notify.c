@@ -126,12 +126,20 @@ bool mio_notify_port_destroyed(struct mio_once *notify, struct mio_port *port) {
 static struct mio_waiter watcher = {.fd = -1}; /* the thread for other tasks' rights */
 static bool watcher_runs;
 
+/* Whether requests are watched for; the server's death is for who looks by himself anyway. */
+static bool requests_watched(void) {
+    const struct mio_port *bootstrap = mio_task.bootstrap;
+    unsigned own = bootstrap != NULL && bootstrap->cr.noticed != 0 &&
+                   mio_list_empty(&bootstrap->requests);
+    return mio_task.noticed > own;
+}
+
 static void *watch(void *unused) {
     (void)unused;
     int fd = mio_thread_fd();
     mio_lock();
     watcher.fd = fd;
-    while (fd >= 0 && mio_task.noticed > 0) {
+    while (fd >= 0 && requests_watched()) {
         watcher.woken = false;
         struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
                                 {.fd = mio_task.notice, .events = POLLIN}};
@@ -190,7 +198,8 @@ static void notice(struct mio_source *source, uint32_t events) {
 
 void mio_notice_left(struct mio_source *source) {
     source->noticed = 0;
-    if (--mio_task.noticed == 0 && watcher.fd >= 0)
+    mio_task.noticed--;
+    if (!requests_watched() && watcher.fd >= 0)
         mio_wake(&watcher);
 }
 
@@ -206,7 +215,8 @@ void mio_notice_update_port(struct mio_port *port) {
         armed |= request->armed;
     }
     if (port->state == MIO_PORT_REMOTE) {
-        bool wanted = !mio_list_empty(&port->requests);
+        bool wanted = !mio_list_empty(&port->requests) ||
+                      (port == mio_task.bootstrap && mio_bootstrap_wants_notice());
         notice(&port->cr, !wanted ? 0u
                           : EPOLLHUP | (armed && !port->credit_in_hand ? (uint32_t)EPOLLIN : 0u));
         if (armed && port->credit_in_hand && port->room.fd < 0 && port->tx >= 0)
@@ -235,7 +245,7 @@ void mio_notice_update_once(struct mio_once *once) {
         once->request->port = NULL;
         if (notify_is_foreign(once->request))
             start_watcher();
-    } else if (mio_task.noticed > 0) {
+    } else if (requests_watched()) {
         start_watcher(); /* some request's notify right may be this one */
     }
     notice(&once->source, once->request != NULL ? EPOLLHUP : 0);

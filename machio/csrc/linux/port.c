@@ -207,8 +207,10 @@ void mio_port_died(struct mio_port *port) {
         return;
     mio_channel_close(port);
     mio_port_wake_all(port);
-    if (port == mio_task.bootstrap)
-        return; /* the next call finds another server */
+    if (port == mio_task.bootstrap) {
+        mio_bootstrap_lost(); /* the next call finds another server */
+        return;
+    }
     port->state = MIO_PORT_DEAD;
     mio_requests_port_died(port);
 }

@@ -219,8 +219,9 @@ static void write_trailer(uint8_t *at, mach_msg_size_t size, mach_port_seqno_t s
     } else {
         trailer.msgh_sender.val[0] = sender->uid;
         trailer.msgh_sender.val[1] = sender->gid;
+        /* Root of another pid namespace has pid 0 too: a pid version keeps the token from zero. */
         const unsigned token[8] = {sender->uid, sender->uid, sender->gid, sender->uid,
-                                   sender->gid, (unsigned)sender->pid, 0, 0};
+                                   sender->gid, (unsigned)sender->pid, 0, 1};
         memcpy(trailer.msgh_audit.val, token, sizeof token);
     }
     trailer.msgh_context = context;

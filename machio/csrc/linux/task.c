@@ -75,6 +75,7 @@ static void fork_child(void) {
     for (unsigned i = 0; i < MIO_CHUNKS; i++)
         free(mio_task.chunks[i]);
     free(mio_task.sources);
+    mio_unlock(); /* taken before the fork */
     memset(&mio_task, 0, sizeof mio_task);
     pthread_mutex_init(&mio_task.lock, NULL);
     start();
