@@ -773,9 +773,7 @@ class ServerKilledAfterItsWrites:
                     with pytest.raises(machio.SendTimedOut):
                         while True:
                             service.send_nowait(Message(1))
-                    stack.enter_context(
-                        patched(machio._requests, "wait_for_room", _told(stage))
-                    )
+                    stack.enter_context(patched(machio._requests, "wait_for_room", _told(stage)))
                 with ReceiveRight.allocate() as port, port.make_send() as send:
                     with pytest.raises(machio.ServerGoneError):
                         await check_in_with(offer, port, MOVE_RECEIVE)
@@ -850,16 +848,12 @@ def _cancel_while_full(task, done):
 
 def _cancel_when_written(task, done):
     """When the offer is written."""
-    return patched(
-        _pipes, "write_now", _then(lambda: task.get_loop().call_soon(task.cancel))
-    )
+    return patched(_pipes, "write_now", _then(lambda: task.get_loop().call_soon(task.cancel)))
 
 
 def _cancel_when_empty(task, done):
     """When the server has looked at the queue, and waits."""
-    return patched(
-        _checkin.Server, "empty", _then(lambda: task.get_loop().call_soon(task.cancel))
-    )
+    return patched(_checkin.Server, "empty", _then(lambda: task.get_loop().call_soon(task.cancel)))
 
 
 def _cancel_when_come(task, done):

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from scenarios import SCENARIOS
 
@@ -23,7 +23,10 @@ class Theatre:
         python = [sys.executable, "-X", "dev", "-W", "error", str(how.pop("play", PLAY))]
         self._process = subprocess.Popen(
             [*python, *options],
-            env={**(env or os.environ), "MACHIO_BOOTSTRAPD": f"{sys.executable} -m machio.bootstrapd"},
+            env={
+                **(env or os.environ),
+                "MACHIO_BOOTSTRAPD": f"{sys.executable} -m machio.bootstrapd",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,7 +48,7 @@ class Theatre:
     def close(self) -> None:
         self._process.communicate()
 
-    def __enter__(self) -> Theatre:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,10 +2,11 @@
 /*
  * The bit-fields of message descriptors, by function.
  *
- * Type, disposition, copy and flags of a descriptor are bit-fields, which cffi cannot take from the compiler. They lie
- * in the word at offset 8 of every descriptor: flags in its lower half, or deallocate and copy in its two lower bytes,
- * then disposition, then type. Any descriptor will do, wherever it lies; the caller knows which fields its type has.
- * The same text on both systems, 64-bit and little-endian.
+ * Type, disposition, copy and flags of a descriptor are bit-fields, which cffi cannot take from the
+ * compiler. They lie in the word at offset 8 of every descriptor: flags in its lower half, or
+ * deallocate and copy in its two lower bytes, then disposition, then type. Any descriptor will do,
+ * wherever it lies; the caller knows which fields its type has. The same text on both systems,
+ * 64-bit and little-endian.
  */
 
 #ifndef MACHIO_DESCRIPTORS_H
@@ -15,15 +16,16 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline unsigned int machio_descriptor_bits(const void *descriptor, unsigned int shift, unsigned int mask) {
+static inline unsigned int machio_descriptor_bits(const void *descriptor, unsigned int shift,
+                                                  unsigned int mask) {
     uint32_t word;
 
     memcpy(&word, (const char *)descriptor + 8, sizeof(word));
     return word >> shift & mask;
 }
 
-static inline void machio_descriptor_set_bits(void *descriptor, unsigned int shift, unsigned int mask,
-                                              unsigned int value) {
+static inline void machio_descriptor_set_bits(void *descriptor, unsigned int shift,
+                                              unsigned int mask, unsigned int value) {
     uint32_t word;
 
     memcpy(&word, (char *)descriptor + 8, sizeof(word));
@@ -44,7 +46,8 @@ static inline mach_msg_type_name_t machio_descriptor_disposition(const void *des
     return machio_descriptor_bits(descriptor, 16, 0xff);
 }
 
-static inline void machio_descriptor_set_disposition(void *descriptor, mach_msg_type_name_t disposition) {
+static inline void machio_descriptor_set_disposition(void *descriptor,
+                                                     mach_msg_type_name_t disposition) {
     machio_descriptor_set_bits(descriptor, 16, 0xff, disposition);
 }
 

@@ -42,19 +42,19 @@ struct check_test {
 __attribute__((unused)) static struct check_test *check_first, **check_last = &check_first;
 
 /* Defines one test; registered before main() runs, in the order of the file. */
-#define TEST(NAME)                                                                                 \
-    static void test_##NAME(void);                                                                 \
-    __attribute__((constructor)) static void check_add_##NAME(void) {                              \
-        static struct check_test test = {#NAME, test_##NAME, NULL};                                \
-        *check_last = &test;                                                                       \
-        check_last = &test.next;                                                                   \
-    }                                                                                              \
+#define TEST(NAME)                                                    \
+    static void test_##NAME(void);                                    \
+    __attribute__((constructor)) static void check_add_##NAME(void) { \
+        static struct check_test test = {#NAME, test_##NAME, NULL};   \
+        *check_last = &test;                                          \
+        check_last = &test.next;                                      \
+    }                                                                 \
     static void test_##NAME(void)
 
 /* The main() of a test program. */
-#define CHECK_MAIN()                                                                               \
-    int main(int argc, char **argv) {                                                              \
-        return check_main(argc, argv);                                                             \
+#define CHECK_MAIN()                   \
+    int main(int argc, char **argv) {  \
+        return check_main(argc, argv); \
     }
 
 __attribute__((noreturn, unused)) static void check_die(void) {
@@ -63,20 +63,20 @@ __attribute__((noreturn, unused)) static void check_die(void) {
 }
 
 /* Fails unless CONDITION holds. */
-#define CHECK(CONDITION)                                                                           \
-    do {                                                                                           \
-        if (!(CONDITION)) {                                                                        \
-            fprintf(stderr, "%s:%d: CHECK(%s) failed\n", __FILE__, __LINE__, #CONDITION);          \
-            check_die();                                                                           \
-        }                                                                                          \
+#define CHECK(CONDITION)                                                                  \
+    do {                                                                                  \
+        if (!(CONDITION)) {                                                               \
+            fprintf(stderr, "%s:%d: CHECK(%s) failed\n", __FILE__, __LINE__, #CONDITION); \
+            check_die();                                                                  \
+        }                                                                                 \
     } while (0)
 
 /* Fails unless the two integers (or enums) are equal; each side is evaluated once. */
-#define CHECK_EQ(GOT, EXPECTED)                                                                    \
+#define CHECK_EQ(GOT, EXPECTED) \
     check_eq(__FILE__, __LINE__, #GOT, (intmax_t)(GOT), #EXPECTED, (intmax_t)(EXPECTED))
 
 /* Fails unless SIZE bytes at GOT and EXPECTED are equal; says which byte is the first to differ. */
-#define CHECK_MEM(GOT, EXPECTED, SIZE)                                                             \
+#define CHECK_MEM(GOT, EXPECTED, SIZE) \
     check_mem(__FILE__, __LINE__, #GOT, (GOT), #EXPECTED, (EXPECTED), (SIZE))
 
 /* Fails unless the process has EXPECTED open files; lists them if not. */

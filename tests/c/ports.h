@@ -74,8 +74,8 @@ __attribute__((unused)) static void send_wire(mach_port_t name, int id) {
     mio_unlock();
 }
 
-__attribute__((unused)) static mach_msg_return_t
-receive(mach_port_t name, struct message *message, unsigned timeout) {
+__attribute__((unused)) static mach_msg_return_t receive(mach_port_t name, struct message *message,
+                                                         unsigned timeout) {
     return mach_msg(&message->header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof *message, name,
                     timeout, 0);
 }

@@ -326,10 +326,8 @@ TEST(change_errors_and_receipts) {
 }
 
 static int add_with_udata(int kq, mach_port_t port, unsigned flags, uint64_t udata) {
-    struct kevent64_s event = {.ident = port,
-                               .filter = EVFILT_MACHPORT,
-                               .flags = (uint16_t)flags,
-                               .udata = udata};
+    struct kevent64_s event = {
+        .ident = port, .filter = EVFILT_MACHPORT, .flags = (uint16_t)flags, .udata = udata};
     return kevent64(kq, &event, 1, NULL, 0, 0, NULL) == 0 ? 0 : errno;
 }
 

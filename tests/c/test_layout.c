@@ -2,8 +2,9 @@
 /*
  * Sizes, offsets and values of the Mach headers against those of macOS (64-bit, little-endian).
  *
- * All but the bit-fields is decided when this file compiles. Linked with the library or not, the program tells by its
- * exit status whether descriptors lie byte for byte as they should, and NDR_record if it is there.
+ * All but the bit-fields is decided when this file compiles. Linked with the library or not, the
+ * program tells by its exit status whether descriptors lie byte for byte as they should, and
+ * NDR_record if it is there.
  */
 
 #include <assert.h>
@@ -23,10 +24,11 @@
 #include "descriptors.h"
 
 #define SIZE(type, size) static_assert(sizeof(type) == (size), #type)
-#define AT(type, member, offset) static_assert(offsetof(type, member) == (offset), #type "." #member)
+#define AT(type, member, offset) \
+    static_assert(offsetof(type, member) == (offset), #type "." #member)
 #define IS(name, value) static_assert((name) == (value), #name)
-#define SIGNED(type) static_assert((type)-1 < 0, #type)
-#define UNSIGNED(type) static_assert((type)-1 > 0, #type)
+#define SIGNED(type) static_assert((type) - 1 < 0, #type)
+#define UNSIGNED(type) static_assert((type) - 1 > 0, #type)
 
 /* Scalars. */
 SIZE(natural_t, 4);
@@ -277,10 +279,14 @@ IS(MACH_MSG_TYPE_PORT_SEND, 17);
 IS(MACH_MSG_TYPE_PORT_SEND_ONCE, 18);
 IS(MACH_MSG_TYPE_POLYMORPHIC, 0xffffffffU);
 IS(MACH_MSG_TYPE_PORT_ANY(16) && MACH_MSG_TYPE_PORT_ANY(21) && !MACH_MSG_TYPE_PORT_ANY(22), 1);
-IS(MACH_MSG_TYPE_PORT_ANY_SEND(17) && MACH_MSG_TYPE_PORT_ANY_SEND(21) && !MACH_MSG_TYPE_PORT_ANY_SEND(16), 1);
+IS(MACH_MSG_TYPE_PORT_ANY_SEND(17) && MACH_MSG_TYPE_PORT_ANY_SEND(21) &&
+       !MACH_MSG_TYPE_PORT_ANY_SEND(16),
+   1);
 IS(MACH_MSG_TYPE_PORT_ANY_SEND_ONCE(18) && MACH_MSG_TYPE_PORT_ANY_SEND_ONCE(21), 1);
 IS(MACH_MSG_TYPE_PORT_ANY_SEND_ONCE(17) || MACH_MSG_TYPE_PORT_ANY_SEND_ONCE(19), 0);
-IS(MACH_MSG_TYPE_PORT_ANY_RIGHT(16) && MACH_MSG_TYPE_PORT_ANY_RIGHT(18) && !MACH_MSG_TYPE_PORT_ANY_RIGHT(19), 1);
+IS(MACH_MSG_TYPE_PORT_ANY_RIGHT(16) && MACH_MSG_TYPE_PORT_ANY_RIGHT(18) &&
+       !MACH_MSG_TYPE_PORT_ANY_RIGHT(19),
+   1);
 
 /* Rights, types, limits. */
 IS(MACH_PORT_NULL, 0);
@@ -621,20 +627,22 @@ static int test_port_descriptor(void) {
 
     d.type = MACH_MSG_PORT_DESCRIPTOR;
     return bytes_are(&d, 0, 0, 17, 0) && machio_descriptor_type(&d) == MACH_MSG_PORT_DESCRIPTOR &&
-           machio_descriptor_disposition(&d) == MACH_MSG_TYPE_MOVE_SEND && machio_descriptor_size(&d) == 12;
+           machio_descriptor_disposition(&d) == MACH_MSG_TYPE_MOVE_SEND &&
+           machio_descriptor_size(&d) == 12;
 }
 
 static int test_ool_descriptor(void) {
-    mach_msg_ool_descriptor_t d = {.deallocate = 1, .copy = MACH_MSG_VIRTUAL_COPY, .type = MACH_MSG_OOL_DESCRIPTOR};
+    mach_msg_ool_descriptor_t d = {
+        .deallocate = 1, .copy = MACH_MSG_VIRTUAL_COPY, .type = MACH_MSG_OOL_DESCRIPTOR};
 
-    if (!bytes_are(&d, 1, 1, 0, 1) || !machio_descriptor_deallocate(&d) || machio_descriptor_copy(&d) != 1 ||
-        machio_descriptor_size(&d) != 16)
+    if (!bytes_are(&d, 1, 1, 0, 1) || !machio_descriptor_deallocate(&d) ||
+        machio_descriptor_copy(&d) != 1 || machio_descriptor_size(&d) != 16)
         return 0;
     machio_descriptor_set_deallocate(&d, 0);
     machio_descriptor_set_copy(&d, MACH_MSG_PHYSICAL_COPY);
     machio_descriptor_set_type(&d, MACH_MSG_OOL_VOLATILE_DESCRIPTOR);
-    return !d.deallocate && d.copy == MACH_MSG_PHYSICAL_COPY && d.type == MACH_MSG_OOL_VOLATILE_DESCRIPTOR &&
-           machio_descriptor_size(&d) == 16;
+    return !d.deallocate && d.copy == MACH_MSG_PHYSICAL_COPY &&
+           d.type == MACH_MSG_OOL_VOLATILE_DESCRIPTOR && machio_descriptor_size(&d) == 16;
 }
 
 static int test_ool_ports_descriptor(void) {
@@ -680,7 +688,8 @@ static int test_ndr_record(void) {
 
 int main(void) {
     int ok = test_port_descriptor() && test_ool_descriptor() && test_ool_ports_descriptor() &&
-             test_guarded_port_descriptor() && test_type_descriptor() && test_qos() && test_ndr_record();
+             test_guarded_port_descriptor() && test_type_descriptor() && test_qos() &&
+             test_ndr_record();
 
     return ok ? 0 : 1;
 }

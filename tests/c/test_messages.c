@@ -39,8 +39,7 @@ static mach_msg_return_t send_now(mach_msg_header_t *message, mach_msg_size_t si
 static struct with_port carrying(mach_port_t dest, mach_port_t right,
                                  mach_msg_type_name_t disposition) {
     return (struct with_port){
-        .header = {.msgh_bits = MACH_MSGH_BITS_COMPLEX |
-                                MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
+        .header = {.msgh_bits = MACH_MSGH_BITS_COMPLEX | MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
                    .msgh_remote_port = dest,
                    .msgh_id = 5},
         .body = {.msgh_descriptor_count = 1},
@@ -56,8 +55,8 @@ static void receive_port(mach_port_t from, struct with_port *ret) {
 
 static void set_limit(mach_port_t port, unsigned limit) {
     mach_port_limits_t limits = {.mpl_qlimit = limit};
-    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO,
-                                      (mach_port_info_t)&limits, MACH_PORT_LIMITS_INFO_COUNT),
+    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO, (mach_port_info_t)&limits,
+                                      MACH_PORT_LIMITS_INFO_COUNT),
              KERN_SUCCESS);
 }
 
@@ -89,8 +88,8 @@ TEST(bad_messages_are_refused_before_anything_is_taken) {
 TEST(a_message_arrives_with_its_bits_turned_round) {
     mach_port_t port = new_pair(), reply = new_port();
     struct message message = {0};
-    message.header = plain(
-        port, MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND_ONCE), 77);
+    message.header =
+        plain(port, MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND_ONCE), 77);
     message.header.msgh_local_port = reply;
     CHECK_EQ(send_now(&message.header, sizeof message.header), MACH_MSG_SUCCESS);
     memset(&message, 0xee, sizeof message);
@@ -155,9 +154,9 @@ TEST(a_send_that_times_out_gives_every_right_back) {
     struct with_port message = carrying(port, cargo, MACH_MSG_TYPE_MOVE_RECEIVE);
     message.header.msgh_bits |= MACH_MSGH_BITS(0, MACH_MSG_TYPE_MAKE_SEND_ONCE);
     message.header.msgh_local_port = reply;
-    CHECK_EQ(mach_msg(&message.header, MACH_SEND_MSG | MACH_SEND_TIMEOUT, WITH_PORT_SIZE, 0, 0, 20,
-                      0),
-             MACH_SEND_TIMED_OUT);
+    CHECK_EQ(
+        mach_msg(&message.header, MACH_SEND_MSG | MACH_SEND_TIMEOUT, WITH_PORT_SIZE, 0, 0, 20, 0),
+        MACH_SEND_TIMED_OUT);
     CHECK_EQ(message.header.msgh_bits, 0x80001211);
     CHECK_EQ(message.header.msgh_size, WITH_PORT_SIZE);
     CHECK(message.port.name != cargo);
@@ -232,11 +231,11 @@ TEST(too_large_a_message_is_told_or_lost) {
     for (int wire = 0; wire < 2; wire++) {
         send_fn send = wire ? send_wire : send_id;
         send(port, 1);
-        CHECK_EQ(mach_msg(&message.header,
-                          MACH_RCV_MSG | MACH_RCV_TIMEOUT | MACH_RCV_LARGE |
-                              MACH_RCV_LARGE_IDENTITY,
-                          0, 31, port, 0, 0),
-                 MACH_RCV_TOO_LARGE);
+        CHECK_EQ(
+            mach_msg(&message.header,
+                     MACH_RCV_MSG | MACH_RCV_TIMEOUT | MACH_RCV_LARGE | MACH_RCV_LARGE_IDENTITY, 0,
+                     31, port, 0, 0),
+            MACH_RCV_TOO_LARGE);
         CHECK_EQ(message.header.msgh_size, 24);
         CHECK_EQ(message.header.msgh_local_port, port);
         send(port, 2);
@@ -258,8 +257,8 @@ TEST(large_bodies_arrive_whole) {
     mach_msg_header_t head = plain(port, MACH_MSG_TYPE_COPY_SEND, 3);
     memcpy(out, &head, sizeof head);
     CHECK_EQ(send_now((mach_msg_header_t *)(void *)out, SIZE), MACH_MSG_SUCCESS);
-    CHECK_EQ(mach_msg((mach_msg_header_t *)(void *)in, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0,
-                      SIZE + 8, port, 0, 0),
+    CHECK_EQ(mach_msg((mach_msg_header_t *)(void *)in, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, SIZE + 8,
+                      port, 0, 0),
              MACH_MSG_SUCCESS);
     CHECK_MEM(in + sizeof head, out + sizeof head, SIZE - sizeof head);
     free(in);

@@ -147,8 +147,8 @@ TEST(room_is_told_when_asked_for) {
         arm(port, MACH_NOTIFY_SEND_POSSIBLE, 0, notify);
         mach_msg_return_t mr;
         do {
-            message = (mach_msg_header_t){.msgh_bits = MACH_MSG_TYPE_COPY_SEND,
-                                          .msgh_remote_port = port};
+            message =
+                (mach_msg_header_t){.msgh_bits = MACH_MSG_TYPE_COPY_SEND, .msgh_remote_port = port};
             mr = mach_msg(&message, MACH_SEND_MSG | MACH_SEND_TIMEOUT | MACH_SEND_NOTIFY,
                           sizeof message, 0, 0, 0, 0);
         } while (mr == MACH_MSG_SUCCESS);

@@ -133,8 +133,7 @@ TEST(inserting_under_another_name) {
     mach_port_t port = new_port_with_send(), other = new_port();
     CHECK_EQ(mach_port_insert_right(SELF, 123, port, MACH_MSG_TYPE_MAKE_SEND), KERN_FAILURE);
     CHECK_EQ(mach_port_insert_right(SELF, 122, port, MACH_MSG_TYPE_MAKE_SEND), KERN_INVALID_VALUE);
-    CHECK_EQ(mach_port_insert_right(SELF, other, port, MACH_MSG_TYPE_MAKE_SEND),
-             KERN_RIGHT_EXISTS);
+    CHECK_EQ(mach_port_insert_right(SELF, other, port, MACH_MSG_TYPE_MAKE_SEND), KERN_RIGHT_EXISTS);
     CHECK_EQ(mach_port_insert_right(SELF, 0x50003, port, MACH_MSG_TYPE_MAKE_SEND_ONCE),
              KERN_SUCCESS);
     CHECK_EQ(type_of(0x50003), MACH_PORT_TYPE_SEND_ONCE);

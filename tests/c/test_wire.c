@@ -38,7 +38,7 @@ TEST(a_message_crosses_as_it_is) {
 }
 
 TEST(bodies_of_every_size_cross) {
-    static const mach_msg_size_t sizes[] = {24,   28,    3640,   3660,   3664,     3668,
+    static const mach_msg_size_t sizes[] = {24,   28,    3640,   3660,   3664,   3668,
                                             3700, 65536, 262144, 999996, 4 << 20};
     begin();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {

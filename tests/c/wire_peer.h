@@ -98,8 +98,8 @@ static inline uint16_t raw_fd(struct raw *raw, int fd) {
 }
 
 static inline struct mio_wire_right raw_send_right(struct raw *raw, const struct foreign *port) {
-    return (struct mio_wire_right){
-        .kind = MIO_RIGHT_SEND, .fd = {raw_fd(raw, port->tx), raw_fd(raw, port->cr), 0xffff}};
+    return (struct mio_wire_right){.kind = MIO_RIGHT_SEND,
+                                   .fd = {raw_fd(raw, port->tx), raw_fd(raw, port->cr), 0xffff}};
 }
 
 static inline struct mio_wire_right raw_receive_right(struct raw *raw, const struct foreign *port) {

@@ -73,7 +73,7 @@ class Task:
         for name in dir(self.lib):
             if name.startswith(("KERN_", "MACH_SEND_", "MACH_RCV_")):
                 value = getattr(self.lib, name)
-                error = kr <= 56 if name.startswith("KERN_") else kr >= 0x10000000  # noqa: PLR2004
+                error = kr <= 56 if name.startswith("KERN_") else kr >= 0x10000000
                 if value == kr and error:
                     return name
         return hex(kr & 0xFFFFFFFF)
@@ -114,9 +114,7 @@ class Task:
 
     def extract(self, name: int, disposition: str) -> list:
         poly, kind = self.out("mach_port_t *"), self.out("mach_msg_type_name_t *")
-        kr = self.lib.mach_port_extract_right(
-            self.me, name, DISPOSITIONS[disposition], poly, kind
-        )
+        kr = self.lib.mach_port_extract_right(self.me, name, DISPOSITIONS[disposition], poly, kind)
         return [self.code(kr)] + ([["name", poly[0]], KINDS[kind[0]]] if kr == 0 else [])
 
     def member(self, name: int, after: int) -> list:
@@ -164,9 +162,7 @@ class Task:
                 body += struct.pack("=IIHBB", name, 0, 0, DISPOSITIONS[disposition], 0)
         message = struct.pack("=IIIIIi", bits, 24 + len(body), dest, reply, 0, id_) + body
         self.ffi.memmove(self.buffer, message, len(message))
-        mr = self.lib.mach_msg(
-            self.header(), SEND | SEND_TIMEOUT, len(message), 0, NULL, 0, NULL
-        )
+        mr = self.lib.mach_msg(self.header(), SEND | SEND_TIMEOUT, len(message), 0, NULL, 0, NULL)
         answer = [self.code(mr)]
         if answer == ["MACH_SEND_TIMED_OUT"]:
             answer += ["pseudo", f"bits={self.header().msgh_bits:#x}"]
@@ -193,7 +189,7 @@ class Task:
                 answer.append(["[" + KINDS[kind] + " ", right, "]"])
         elif id_ in (65, 66, 72):
             answer.append(["[", struct.unpack_from("=I", data, 32)[0], "]"])
-        elif id_ == 70:  # noqa: PLR2004
+        elif id_ == 70:
             answer.append(f"[{struct.unpack_from('=I', data, 32)[0]}]")
         return answer
 
@@ -213,9 +209,7 @@ class Task:
             if kr != 0:
                 return ["look_up failed", self.code(kr)]
             self.boxes[service] = port[0]
-        return self.send(
-            self.boxes[service], "copy_send", NULL, "-", "1", name, disposition
-        )
+        return self.send(self.boxes[service], "copy_send", NULL, "-", "1", name, disposition)
 
     def take(self) -> list:
         mr, data = self.receive(self.box, 10_000)
@@ -228,7 +222,7 @@ def serve_task(requests: int, answers: int) -> None:
     """Be a task: one operation a line on one pipe, its answer on the other; then exit."""
     try:
         task = Task()
-        with open(requests) as lines, open(answers, "w") as out:  # noqa: PTH123
+        with open(requests) as lines, open(answers, "w") as out:
             for line in lines:
                 operation, *arguments = json.loads(line)
                 if operation == "exit":  # no end of file tells: later tasks have copies

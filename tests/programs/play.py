@@ -56,7 +56,9 @@ Sides = dict[str, socket.socket]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--nofile", type=int)
-    parser.add_argument("--prefix", default="", help="what starts the child, if it is a new program")
+    parser.add_argument(
+        "--prefix", default="", help="what starts the child, if it is a new program"
+    )
     parser.add_argument("--role", help="for a child that is a new program: its part")
     arguments = parser.parse_args()
     if arguments.nofile:
@@ -222,9 +224,8 @@ async def count(
 
 async def warm_up() -> None:
     """Open what stays open for the life of a process, or of a thread that calls Mach."""
-    with machio.bootstrap.port() as foreign:
-        with contextlib.suppress(machio.ReceiveTimedOut):
-            await machio.dead_name(foreign, 0.001)
+    with machio.bootstrap.port() as foreign, contextlib.suppress(machio.ReceiveTimedOut):
+        await machio.dead_name(foreign, 0.001)
     # The workers that will ask the bootstrap server, all at once so that each is another.
     together = threading.Barrier(WORKERS)
     async with anyio.create_task_group() as group:

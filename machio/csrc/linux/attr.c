@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define STATUS_COUNT   10
+#define STATUS_COUNT 10
 #define INFO_EXT_COUNT 17
 
 /*
@@ -48,8 +48,8 @@ static void fill_status(struct mio_port *port, mach_port_status_t *status) {
         .mps_seqno = port->seqno,
         .mps_mscount = port->mscount,
         .mps_qlimit = port->qlimit,
-        .mps_msgcount = port->queued + port->reserved + mio_channel_depth(port) +
-                        mio_port_waiting_onces(port),
+        .mps_msgcount =
+            port->queued + port->reserved + mio_channel_depth(port) + mio_port_waiting_onces(port),
         .mps_sorights = port->sorights,
         .mps_srights = mio_port_has_senders(port),
         .mps_pdrequest = port->destroyed != NULL,
@@ -103,7 +103,7 @@ kern_return_t mach_port_get_attributes(ipc_space_t task, mach_port_name_t name,
         break;
     case MACH_PORT_DNREQUESTS_SIZE:
         MIO_EACH(item, &port->requests)
-            ext.mpie_status.mps_pset++;
+        ext.mpie_status.mps_pset++;
         break;
     default:
         fill_status(port, &ext.mpie_status);

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 
 /* Takes the lock for one call on this task; anything else than this task is no destination. */
-#define ENTER(task)                                                                               \
-    do {                                                                                          \
-        if ((task) != mach_task_self_ || (task) == MACH_PORT_NULL)                                \
-            return MACH_SEND_INVALID_DEST;                                                        \
-        mio_lock();                                                                               \
+#define ENTER(task)                                                \
+    do {                                                           \
+        if ((task) != mach_task_self_ || (task) == MACH_PORT_NULL) \
+            return MACH_SEND_INVALID_DEST;                         \
+        mio_lock();                                                \
     } while (0)
 
 static kern_return_t leave(kern_return_t kr) {
@@ -264,8 +264,8 @@ kern_return_t mach_port_destroy(ipc_space_t task, mach_port_name_t name) {
     return leave(KERN_SUCCESS);
 }
 
-kern_return_t mach_port_destruct(ipc_space_t task, mach_port_name_t name,
-                                 mach_port_delta_t srdelta, mach_port_context_t guard) {
+kern_return_t mach_port_destruct(ipc_space_t task, mach_port_name_t name, mach_port_delta_t srdelta,
+                                 mach_port_context_t guard) {
     ENTER(task);
     struct mio_entry *entry = MACH_PORT_VALID(name) ? mio_entry_get(name) : NULL;
     if (entry == NULL)
@@ -320,8 +320,7 @@ static kern_return_t mod_single(mach_port_name_t name, struct mio_entry *entry,
 static kern_return_t mod_counted(mach_port_name_t name, struct mio_entry *entry,
                                  mach_port_delta_t delta) {
     int64_t wide = delta;
-    if (wide > MIO_UREFS_MAX || wide < -(int64_t)MIO_UREFS_MAX ||
-        -wide > (int64_t)entry->urefs)
+    if (wide > MIO_UREFS_MAX || wide < -(int64_t)MIO_UREFS_MAX || -wide > (int64_t)entry->urefs)
         return KERN_INVALID_VALUE;
     if (delta < 0) {
         if (entry->type & MACH_PORT_TYPE_SEND)
@@ -378,10 +377,9 @@ static mach_port_type_t full_type(const struct mio_entry *entry) {
     mach_port_type_t type = entry->type;
     const struct mio_request *request = entry->request;
     if (request != NULL && request->notify != NULL)
-        type |= MACH_PORT_TYPE_DNREQUEST |
-                (!request->send_possible ? 0u
-                 : request->armed        ? MACH_PORT_TYPE_SPREQUEST
-                                         : MACH_PORT_TYPE_SPREQUEST_DELAYED);
+        type |= MACH_PORT_TYPE_DNREQUEST | (!request->send_possible ? 0u
+                                            : request->armed ? MACH_PORT_TYPE_SPREQUEST
+                                                             : MACH_PORT_TYPE_SPREQUEST_DELAYED);
     return type;
 }
 

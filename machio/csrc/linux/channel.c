@@ -30,8 +30,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CREDITS_MAX  1024 /* MACH_PORT_QLIMIT_MAX; also what fits a pipe of one page */
-#define FRAME_COST   4608 /* of a frame of MIO_WIRE_INLINE bytes in SO_SNDBUF, from above */
+#define CREDITS_MAX 1024 /* MACH_PORT_QLIMIT_MAX; also what fits a pipe of one page */
+#define FRAME_COST 4608  /* of a frame of MIO_WIRE_INLINE bytes in SO_SNDBUF, from above */
 #define NAME_RETRIES 8
 
 /* ---- sockets ----------------------------------------------------------------------------- */
@@ -221,8 +221,7 @@ static bool make(struct channel *ret, char kind) {
         if (fchmod(made.cw, 0444) == 0 && mio_pipe_inode(made.cw, O_WRONLY, &made.pipe) &&
             shutdown(made.tx, SHUT_RD) == 0) {
             mio_pair_receiver(made.rx);
-            socklen_t length =
-                mio_channel_name(&name, kind, mio_socket_cookie(made.rx), made.pipe);
+            socklen_t length = mio_channel_name(&name, kind, mio_socket_cookie(made.rx), made.pipe);
             if (bind(made.rx, (struct sockaddr *)&name, length) == 0) {
                 *ret = made;
                 return true;

@@ -214,8 +214,7 @@ static bool read_memfd(int fd, uint8_t *body, size_t size) {
     const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
     struct stat stat;
     int have = fcntl(fd, F_GET_SEALS);
-    if (have < 0 || (have & seals) != seals || fstat(fd, &stat) != 0 ||
-        stat.st_size != (off_t)size)
+    if (have < 0 || (have & seals) != seals || fstat(fd, &stat) != 0 || stat.st_size != (off_t)size)
         return false;
     for (size_t done = 0; done < size;) {
         ssize_t n = pread(fd, body + done, size - done, (off_t)done);

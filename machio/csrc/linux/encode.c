@@ -87,8 +87,8 @@ static void drop_pair(struct mio_once *once) {
 }
 
 static bool put_send(struct encoder *encoder, struct mio_port *port, struct mio_wire_right *ret) {
-    if (port->state == MIO_PORT_LOCAL && (mio_channel_open(port) != KERN_SUCCESS ||
-                                          mio_channel_open_cr(port) != KERN_SUCCESS))
+    if (port->state == MIO_PORT_LOCAL &&
+        (mio_channel_open(port) != KERN_SUCCESS || mio_channel_open_cr(port) != KERN_SUCCESS))
         return false;
     if (port->state == MIO_PORT_DEAD || port->tx < 0) {
         ret->kind = MIO_RIGHT_DEAD;
@@ -142,8 +142,8 @@ static bool put_receive(struct encoder *encoder, struct mio_port *port,
         !carry(encoder, port->cw.fd, &ret->fd[2]))
         return false;
     MIO_EACH(item, &port->onces)
-        if (!put_home(encoder, MIO_CONTAINER(item, struct mio_once, link), receive))
-            return false;
+    if (!put_home(encoder, MIO_CONTAINER(item, struct mio_once, link), receive))
+        return false;
     return (port->no_senders == NULL ||
             put_once(encoder, port->no_senders, &receive->no_senders)) &&
            (port->destroyed == NULL || put_once(encoder, port->destroyed, &receive->destroyed));
@@ -222,7 +222,7 @@ static void each_once(struct mio_kmsg *kmsg, void (*act)(struct mio_once *)) {
             act(right->once);
         } else if (right->kind == MIO_RIGHT_RECEIVE) {
             MIO_EACH(item, &right->port->onces)
-                act(MIO_CONTAINER(item, struct mio_once, link));
+            act(MIO_CONTAINER(item, struct mio_once, link));
             if (right->port->no_senders != NULL)
                 act(right->port->no_senders);
             if (right->port->destroyed != NULL)
@@ -312,8 +312,7 @@ static size_t prepare(struct encoder *encoder, uint8_t *frame, unsigned flags) {
         memcpy(frame + length, &record, sizeof record);
         length += sizeof record;
     }
-    memcpy(frame + length, encoder->receives,
-           encoder->nreceives * sizeof(struct mio_wire_receive));
+    memcpy(frame + length, encoder->receives, encoder->nreceives * sizeof(struct mio_wire_receive));
     length += encoder->nreceives * sizeof(struct mio_wire_receive);
     blank_names(kmsg, body);
     if (length + body <= MIO_WIRE_INLINE || body == 0) {
@@ -429,7 +428,7 @@ static void commit(struct mio_kmsg *kmsg, unsigned nreceives) {
         struct mio_right *right = right_at(kmsg, i);
         if (right->kind == MIO_RIGHT_RECEIVE)
             MIO_EACH(item, &right->port->onces)
-                home_left(MIO_CONTAINER(item, struct mio_once, link));
+        home_left(MIO_CONTAINER(item, struct mio_once, link));
     }
     for (unsigned i = 0; i < count; i++) {
         struct mio_right *right = right_at(kmsg, i);

@@ -2,8 +2,8 @@
 /*
  * Codes as text: one table for all of Mach, of MIG and of the bootstrap server.
  *
- * The numbers do not overlap, but for the several kinds of success. The table is constant, so there is no lock and
- * nothing to free.
+ * The numbers do not overlap, but for the several kinds of success. The table is constant, so there
+ * is no lock and nothing to free.
  */
 
 #include <mach/mach_error.h>
@@ -17,10 +17,7 @@ struct code_text {
     const char *text;
 };
 
-#define TEXT(code, sentence)        \
-    {                               \
-        (code), #code ": " sentence \
-    }
+#define TEXT(code, sentence) {(code), #code ": " sentence}
 
 static const struct code_text texts[] = {
     TEXT(KERN_SUCCESS, "success"),
@@ -90,12 +87,14 @@ static const struct code_text texts[] = {
     TEXT(MACH_SEND_IN_PROGRESS, "the send is still going on"),
     TEXT(MACH_SEND_INVALID_DATA, "the message cannot be read at its address"),
     TEXT(MACH_SEND_INVALID_DEST, "the destination is not a right to a living port"),
-    TEXT(MACH_SEND_TIMED_OUT, "the queue stayed full for the time given; the message is back in the buffer"),
+    TEXT(MACH_SEND_TIMED_OUT,
+         "the queue stayed full for the time given; the message is back in the buffer"),
     TEXT(MACH_SEND_INVALID_VOUCHER, "the voucher port is not a voucher"),
     TEXT(MACH_SEND_INTERRUPTED, "the send was interrupted; the message is back in the buffer"),
     TEXT(MACH_SEND_MSG_TOO_SMALL, "the size is too small for what the message says it contains"),
     TEXT(MACH_SEND_INVALID_REPLY, "the reply port is not a right that its disposition needs"),
-    TEXT(MACH_SEND_INVALID_RIGHT, "a descriptor names a right that the task does not hold; the message is destroyed"),
+    TEXT(MACH_SEND_INVALID_RIGHT,
+         "a descriptor names a right that the task does not hold; the message is destroyed"),
     TEXT(MACH_SEND_INVALID_NOTIFY, "the notify port is not valid"),
     TEXT(MACH_SEND_INVALID_MEMORY, "out-of-line memory cannot be read; the message is destroyed"),
     TEXT(MACH_SEND_NO_BUFFER, "the system has no room for the message"),
@@ -105,7 +104,8 @@ static const struct code_text texts[] = {
     TEXT(MACH_SEND_INVALID_TRAILER, "the trailer to be sent is not valid"),
     TEXT(MACH_SEND_INVALID_CONTEXT, "the sender's context does not match that of the destination"),
     TEXT(MACH_SEND_INVALID_OPTIONS, "the send options are not valid together"),
-    TEXT(MACH_SEND_INVALID_RT_OOL_SIZE, "the out-of-line memory is too large for a real-time thread"),
+    TEXT(MACH_SEND_INVALID_RT_OOL_SIZE,
+         "the out-of-line memory is too large for a real-time thread"),
     TEXT(MACH_SEND_NO_GRANT_DEST, "the destination takes no messages with rights"),
     TEXT(MACH_SEND_MSG_FILTERED, "a filter refused the message"),
     TEXT(MACH_SEND_AUX_TOO_SMALL, "the auxiliary data is too small"),
@@ -122,19 +122,26 @@ static const struct code_text texts[] = {
     TEXT(MACH_RCV_PORT_DIED, "the port was moved or destroyed during the receive"),
     TEXT(MACH_RCV_IN_SET, "the receive right is in a port set"),
     TEXT(MACH_RCV_HEADER_ERROR, "the rights in the header could not be received"),
-    TEXT(MACH_RCV_HEADER_ERROR | MACH_MSG_IPC_SPACE, "no room in the task for a name in the header"),
-    TEXT(MACH_RCV_HEADER_ERROR | MACH_MSG_IPC_KERNEL, "the system is short of what a right in the header needs"),
+    TEXT(MACH_RCV_HEADER_ERROR | MACH_MSG_IPC_SPACE,
+         "no room in the task for a name in the header"),
+    TEXT(MACH_RCV_HEADER_ERROR | MACH_MSG_IPC_KERNEL,
+         "the system is short of what a right in the header needs"),
     TEXT(MACH_RCV_BODY_ERROR, "the rights or memory of a descriptor could not be received"),
-    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_IPC_SPACE, "no room in the task for the name of a received right"),
-    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_VM_SPACE, "no room in the address space for received memory"),
-    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_IPC_KERNEL, "the system is short of what a received right needs"),
-    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_VM_KERNEL, "the system is short of memory for received data"),
+    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_IPC_SPACE,
+         "no room in the task for the name of a received right"),
+    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_VM_SPACE,
+         "no room in the address space for received memory"),
+    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_IPC_KERNEL,
+         "the system is short of what a received right needs"),
+    TEXT(MACH_RCV_BODY_ERROR | MACH_MSG_VM_KERNEL,
+         "the system is short of memory for received data"),
     TEXT(MACH_RCV_INVALID_TYPE, "the scatter list has a wrong type"),
     TEXT(MACH_RCV_SCATTER_SMALL, "a region of the scatter list is too small"),
     TEXT(MACH_RCV_INVALID_TRAILER, "the trailer asked for does not exist"),
     TEXT(MACH_RCV_IN_PROGRESS_TIMED, "the receive is still going on, with a timeout"),
     TEXT(MACH_RCV_INVALID_REPLY, "the reply port is not valid for a strict reply"),
-    TEXT(MACH_RCV_INVALID_ARGUMENTS, "the arguments of the receive are not valid; it was not begun"),
+    TEXT(MACH_RCV_INVALID_ARGUMENTS,
+         "the arguments of the receive are not valid; it was not begun"),
 
     TEXT(MIG_TYPE_ERROR, "the message has not the shape that the routine expects"),
     TEXT(MIG_REPLY_MISMATCH, "the reply has not the id that was expected"),
@@ -147,7 +154,8 @@ static const struct code_text texts[] = {
     TEXT(MIG_SERVER_DIED, "the server died before it replied"),
     TEXT(MIG_TRAILER_ERROR, "the trailer is unknown or too small"),
 
-    TEXT(BOOTSTRAP_NOT_PRIVILEGED, "the name belongs to another process, or the sandbox does not allow it"),
+    TEXT(BOOTSTRAP_NOT_PRIVILEGED,
+         "the name belongs to another process, or the sandbox does not allow it"),
     TEXT(BOOTSTRAP_NAME_IN_USE, "the name is in use"),
     TEXT(BOOTSTRAP_UNKNOWN_SERVICE, "no service has this name; has its owner checked it in?"),
     TEXT(BOOTSTRAP_SERVICE_ACTIVE, "the service is already checked in"),

@@ -291,8 +291,7 @@ static enum mio_event inner_state(struct mio_knote *knote, int64_t *ret_data,
     *ret_data = mio_knotes_pending(inner);
     *ret_activations = inner->activations;
     mio_kq_mark(inner);
-    bool quiet = knote->event.flags & EV_CLEAR && knote->fired &&
-                 knote->seen == inner->activations;
+    bool quiet = knote->event.flags & EV_CLEAR && knote->fired && knote->seen == inner->activations;
     return *ret_data > 0 && !quiet ? MIO_EVENT_READY : MIO_EVENT_NONE;
 }
 
@@ -303,8 +302,7 @@ static enum mio_event evaluate(struct mio_knote *knote, int64_t *ret_data, bool 
         return MIO_EVENT_STALE;
     if (file->kind == KQUEUE)
         return inner_state(knote, ret_data, ret_activations);
-    struct pollfd fd = {.fd = file->fd,
-                        .events = is_read(knote) ? POLLIN | POLLRDHUP : POLLOUT};
+    struct pollfd fd = {.fd = file->fd, .events = is_read(knote) ? POLLIN | POLLRDHUP : POLLOUT};
     poll(&fd, 1, 0);
     bool ready;
     if (file->kind == SOCKET)
@@ -352,11 +350,15 @@ void mio_filter_file_fired(struct mio_kq *kq, int fd, uint32_t events) {
     }
 }
 
-#define FILTER(NUMBER)                                                                             \
-    {                                                                                              \
-        .number = (NUMBER), .attach = attach, .detach = detach, .touch = touch, .watch = watch,    \
-        .is_stale = is_stale, .peek = peek, .report = report                                       \
-    }
+#define FILTER(NUMBER)     \
+    {.number = (NUMBER),   \
+     .attach = attach,     \
+     .detach = detach,     \
+     .touch = touch,       \
+     .watch = watch,       \
+     .is_stale = is_stale, \
+     .peek = peek,         \
+     .report = report}
 
 const struct mio_filter mio_filter_read = FILTER(EVFILT_READ);
 const struct mio_filter mio_filter_write = FILTER(EVFILT_WRITE);

@@ -14,8 +14,8 @@
 
 #include <errno.h>
 
-#define OPTIONS                                                                                    \
-    (MACH_RCV_MSG | MACH_RCV_LARGE | MACH_RCV_LARGE_IDENTITY | MACH_RCV_TRAILER_MASK |             \
+#define OPTIONS                                                                        \
+    (MACH_RCV_MSG | MACH_RCV_LARGE | MACH_RCV_LARGE_IDENTITY | MACH_RCV_TRAILER_MASK | \
      MACH_RCV_VOUCHER | MACH_MSG_STRICT_REPLY)
 
 /* What must not change once a knote exists. */
@@ -142,8 +142,8 @@ static enum mio_event receive(struct kevent64_s *event, bool wide) {
         limit = 0;
         option |= MACH_RCV_LARGE | MACH_RCV_LARGE_IDENTITY;
     }
-    mach_msg_return_t mr = mio_receive_now(buffer, option, limit, (mach_port_name_t)event->ident,
-                                           &size, &port);
+    mach_msg_return_t mr =
+        mio_receive_now(buffer, option, limit, (mach_port_name_t)event->ident, &size, &port);
     if (mr == MACH_RCV_TIMED_OUT || mr == MACH_RCV_INVALID_NAME || mr == MACH_RCV_PORT_CHANGED)
         return MIO_EVENT_NONE;
     event->fflags = (uint32_t)mr;
@@ -243,5 +243,5 @@ void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port) {
     mio_port_mark_ready(port);
     fired(kq, &port->knotes);
     MIO_EACH(item, &port->memberships)
-        fired(kq, &MIO_CONTAINER(item, struct mio_member, of_port)->set->knotes);
+    fired(kq, &MIO_CONTAINER(item, struct mio_member, of_port)->set->knotes);
 }

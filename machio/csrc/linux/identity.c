@@ -32,8 +32,8 @@
 
 socklen_t mio_channel_name(struct sockaddr_un *ret, char kind, uint64_t cookie, ino_t pipe) {
     *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int n = snprintf(ret->sun_path + 1, sizeof ret->sun_path - 1,
-                     "machio/%c/%" PRIu64 "/%" PRIu64, kind, cookie, (uint64_t)pipe);
+    int n = snprintf(ret->sun_path + 1, sizeof ret->sun_path - 1, "machio/%c/%" PRIu64 "/%" PRIu64,
+                     kind, cookie, (uint64_t)pipe);
     return (socklen_t)NAME_OFFSET + (socklen_t)n;
 }
 
@@ -152,10 +152,9 @@ bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_ide
     if (!is_seqpacket(rx) || !is_seqpacket(tx) ||
         getsockname(rx, (struct sockaddr *)&own, &own_length) != 0 ||
         getpeername(tx, (struct sockaddr *)&peer, &peer_length) != 0 ||
-        !parse_name(&own, own_length, &kind, &rx_cookie, &named) ||
-        peer_length != own_length || memcmp(&peer, &own, own_length) != 0 ||
-        rx_cookie != mio_socket_cookie(rx) || !is_deaf(tx) ||
-        !mio_pipe_inode(cw, O_WRONLY, &pipe) || pipe != named)
+        !parse_name(&own, own_length, &kind, &rx_cookie, &named) || peer_length != own_length ||
+        memcmp(&peer, &own, own_length) != 0 || rx_cookie != mio_socket_cookie(rx) ||
+        !is_deaf(tx) || !mio_pipe_inode(cw, O_WRONLY, &pipe) || pipe != named)
         return false;
     ret_identity->cookie = mio_socket_cookie(tx);
     ret_identity->pipe = pipe;

@@ -54,8 +54,8 @@ struct mio_list {
 };
 
 #define MIO_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
-#define MIO_EACH(pos, head)                                                                       \
-    for (struct mio_list *pos = (head)->next, *pos##_next = pos->next; pos != (head);             \
+#define MIO_EACH(pos, head)                                                           \
+    for (struct mio_list *pos = (head)->next, *pos##_next = pos->next; pos != (head); \
          pos = pos##_next, pos##_next = pos->next)
 
 static inline void mio_list_init(struct mio_list *head) {
@@ -77,12 +77,12 @@ static inline void mio_list_remove(struct mio_list *item) {
 /* ---- sources: file descriptors the layer owns -------------------------------------------- */
 
 enum mio_source_kind {
-    MIO_SOURCE_RX = 1,   /* a local port's queue */
-    MIO_SOURCE_ONCE_RX,  /* the home end of a send-once right that is elsewhere */
-    MIO_SOURCE_CW,       /* a local port's credit pipe, write end: tells that no sender is left */
-    MIO_SOURCE_CR,       /* a remote port's credit pipe, read end: tells room and death */
-    MIO_SOURCE_ONCE_TX,  /* a remote send-once right: tells death */
-    MIO_SOURCE_TX,       /* a remote port's socket while a credit is in hand: tells room */
+    MIO_SOURCE_RX = 1,  /* a local port's queue */
+    MIO_SOURCE_ONCE_RX, /* the home end of a send-once right that is elsewhere */
+    MIO_SOURCE_CW,      /* a local port's credit pipe, write end: tells that no sender is left */
+    MIO_SOURCE_CR,      /* a remote port's credit pipe, read end: tells room and death */
+    MIO_SOURCE_ONCE_TX, /* a remote send-once right: tells death */
+    MIO_SOURCE_TX,      /* a remote port's socket while a credit is in hand: tells room */
 };
 
 struct mio_source {
@@ -145,19 +145,19 @@ struct mio_port {
     mach_port_context_t context;
     uint32_t flags; /* MACH_PORT_STATUS_FLAG_* */
     bool guarded, strict, immovable;
-    unsigned sorights;            /* send-once rights made and not yet used up */
-    struct mio_list onces;        /* mio_once.link: live send-once rights whose home this is */
-    struct mio_list memberships;  /* mio_member.of_port */
-    struct mio_list receivers;    /* mio_waiter.link: threads blocked in receive on the port */
-    struct mio_list senders;      /* mio_waiter.link: threads of this task blocked in send */
-    struct mio_list links;        /* mio_watch_link.of_port: sets' and kqueues' epolls */
-    struct mio_list knotes;       /* mio_knote.of_object */
-    struct mio_list requests;     /* mio_request.link: dead-name and send-possible, by name */
-    struct mio_once *no_senders;  /* armed requests */
-    struct mio_once *destroyed;   /* port-destroyed */
-    unsigned drained;             /* how often the queue was seen to become empty (EV_CLEAR) */
-    struct mio_port *carrier;     /* the port in whose local queue the receive right travels */
-    bool senders_seen;            /* a send right was made since no-senders was last settled */
+    unsigned sorights;           /* send-once rights made and not yet used up */
+    struct mio_list onces;       /* mio_once.link: live send-once rights whose home this is */
+    struct mio_list memberships; /* mio_member.of_port */
+    struct mio_list receivers;   /* mio_waiter.link: threads blocked in receive on the port */
+    struct mio_list senders;     /* mio_waiter.link: threads of this task blocked in send */
+    struct mio_list links;       /* mio_watch_link.of_port: sets' and kqueues' epolls */
+    struct mio_list knotes;      /* mio_knote.of_object */
+    struct mio_list requests;    /* mio_request.link: dead-name and send-possible, by name */
+    struct mio_once *no_senders; /* armed requests */
+    struct mio_once *destroyed;  /* port-destroyed */
+    unsigned drained;            /* how often the queue was seen to become empty (EV_CLEAR) */
+    struct mio_port *carrier;    /* the port in whose local queue the receive right travels */
+    bool senders_seen;           /* a send right was made since no-senders was last settled */
 };
 
 /*
@@ -184,7 +184,13 @@ struct mio_once {
 
 /* ---- rights in transit ------------------------------------------------------------------- */
 
-enum mio_right_kind { MIO_RIGHT_NULL, MIO_RIGHT_DEAD, MIO_RIGHT_SEND, MIO_RIGHT_ONCE, MIO_RIGHT_RECEIVE };
+enum mio_right_kind {
+    MIO_RIGHT_NULL,
+    MIO_RIGHT_DEAD,
+    MIO_RIGHT_SEND,
+    MIO_RIGHT_ONCE,
+    MIO_RIGHT_RECEIVE
+};
 
 /* A right that no name holds. Whoever holds the struct owns the right. */
 struct mio_right {
@@ -207,13 +213,13 @@ struct mio_sender {
 
 struct mio_kmsg {
     struct mio_kmsg *next;
-    uint64_t stamp;          /* CLOCK_REALTIME in ns, when it was queued */
-    bool complex;            /* MACH_MSGH_BITS_COMPLEX */
-    bool counted;            /* was sent by a send right; on a wired port it holds a credit */
+    uint64_t stamp; /* CLOCK_REALTIME in ns, when it was queued */
+    bool complex;   /* MACH_MSGH_BITS_COMPLEX */
+    bool counted;   /* was sent by a send right; on a wired port it holds a credit */
     mach_msg_id_t id;
     mach_port_name_t voucher;
     struct mio_sender sender;
-    struct mio_right dest;   /* SEND or ONCE; off the wire: kind NULL, disposition 17 or 18 */
+    struct mio_right dest; /* SEND or ONCE; off the wire: kind NULL, disposition 17 or 18 */
     struct mio_right reply;
     unsigned nrights;
     struct mio_right *rights; /* one per port descriptor, in order */
@@ -293,8 +299,8 @@ struct mio_watch_link {
 #define MIO_WATCH_SOURCE (UINT64_C(1) << 32) /* | fd: a source */
 #define MIO_WATCH_NOTICE (UINT64_C(2) << 32) /* mio_task.notice */
 #define MIO_WATCH_MARKER (UINT64_C(3) << 32) /* mio_task.marker */
-#define MIO_WATCH_FD     (UINT64_C(4) << 32) /* | fd: a descriptor of the program's own */
-#define MIO_WATCH_TICK   (UINT64_C(5) << 32) /* mio_task.tick */
+#define MIO_WATCH_FD (UINT64_C(4) << 32)     /* | fd: a descriptor of the program's own */
+#define MIO_WATCH_TICK (UINT64_C(5) << 32)   /* mio_task.tick */
 
 /* ---- blocked threads ---------------------------------------------------------------------- */
 
@@ -307,11 +313,11 @@ struct mio_waiter {
 
 /* ---- the task ----------------------------------------------------------------------------- */
 
-#define MIO_CHUNK       256u
-#define MIO_CHUNKS      1195u   /* 1195 * 256 names, about XNU's limit */
-#define MIO_HASH        1024u   /* buckets, by cookie */
-#define MIO_QUEUE_MAX   65534u  /* MACH_PORT_QLIMIT_KERNEL */
-#define MIO_UREFS_MAX   65535u
+#define MIO_CHUNK 256u
+#define MIO_CHUNKS 1195u     /* 1195 * 256 names, about XNU's limit */
+#define MIO_HASH 1024u       /* buckets, by cookie */
+#define MIO_QUEUE_MAX 65534u /* MACH_PORT_QLIMIT_KERNEL */
+#define MIO_UREFS_MAX 65535u
 
 struct mio_task {
     pthread_mutex_t lock;
@@ -327,13 +333,13 @@ struct mio_task {
     struct mio_port *self;      /* this task's port */
     struct mio_port *bootstrap; /* the bootstrap port; tx == -1 until connected */
 
-    int notice;           /* epoll of everything whose change causes a notification; -1: none */
-    unsigned noticed;     /* how many sources it watches */
-    unsigned armed;       /* armed send-possible requests on remote ports */
-    int tick;             /* a timer in `notice` while `armed`: looks for lost credits; or -1 */
-    struct mio_list kqs;  /* mio_kq.link */
-    int marker;           /* an eventfd that is always readable: makes a kqueue readable */
-    int null;             /* /dev/null, where taken credits go */
+    int notice;          /* epoll of everything whose change causes a notification; -1: none */
+    unsigned noticed;    /* how many sources it watches */
+    unsigned armed;      /* armed send-possible requests on remote ports */
+    int tick;            /* a timer in `notice` while `armed`: looks for lost credits; or -1 */
+    struct mio_list kqs; /* mio_kq.link */
+    int marker;          /* an eventfd that is always readable: makes a kqueue readable */
+    int null;            /* /dev/null, where taken credits go */
     struct mio_kmsg *dying, **dying_tail; /* messages of dead ports, about to be destroyed */
     bool reaping;
 };
@@ -417,7 +423,8 @@ void mio_once_free(struct mio_once *once);
 
 /* The port's socket was shut down by a hostile holder: every remote right dies, the port lives. */
 void mio_port_break(struct mio_port *port);
-/* Whether dest is the port, or lies in its queue, at any depth: the port's right must not go there. */
+/* Whether dest is the port, or lies in its queue, at any depth: the port's right must not go there.
+ */
 bool mio_port_travels_in(const struct mio_port *port, const struct mio_port *dest);
 /* Puts a message into a local port's own queue and wakes whoever waits for it. Consumes it. */
 void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg);
@@ -443,18 +450,18 @@ enum mio_credit mio_credit_take(struct mio_port *port);
 /* A message was taken off a wired port, with the credit that it held or without one. */
 void mio_credit_return(struct mio_port *port, bool counted);
 void mio_credit_set_limit(struct mio_port *port, unsigned limit);
-void mio_credit_recover(struct mio_port *port); /* the queue is empty: lost credits come back */
+void mio_credit_recover(struct mio_port *port);    /* the queue is empty: lost credits come back */
 unsigned mio_channel_depth(struct mio_port *port); /* messages on the wire */
 /* Checks that the descriptors are the parts of one port; cookie, pipe and kind of it. */
 bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity);
 bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_identity);
 bool mio_channel_verify_once(int tx, uint64_t *ret_cookie);
 bool mio_channel_verify_once_rx(int rx);
-int mio_pair(int fds[2]);        /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
-void mio_pair_receiver(int fd);  /* sets PASSCRED and TIMESTAMPNS on a receiving end */
+int mio_pair(int fds[2]);       /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
+void mio_pair_receiver(int fd); /* sets PASSCRED and TIMESTAMPNS on a receiving end */
 uint64_t mio_socket_cookie(int fd);
-void mio_fd_discard(int fd);     /* closes a descriptor a peer sent: never blocks */
-void mio_collect_cycles(void);   /* makes the kernel look for unreachable sockets in flight */
+void mio_fd_discard(int fd);   /* closes a descriptor a peer sent: never blocks */
+void mio_collect_cycles(void); /* makes the kernel look for unreachable sockets in flight */
 
 /* ---- watch.c ------------------------------------------------------------------------------ */
 
@@ -462,7 +469,8 @@ int mio_source_set(struct mio_source *source, int fd); /* 0, or -1: no memory */
 void mio_source_close(struct mio_source *source);      /* leaves every epoll, then closes */
 int mio_source_release(struct mio_source *source);     /* the same, but gives the fd away */
 struct mio_source *mio_source_find(int fd);
-struct mio_port *mio_source_port(struct mio_source *source); /* whose queue it is part of, or NULL */
+struct mio_port *
+mio_source_port(struct mio_source *source); /* whose queue it is part of, or NULL */
 struct mio_watch *mio_watch_new(void);
 void mio_watch_free(struct mio_watch *watch);
 void mio_watch_unlink(struct mio_watch *watch); /* forgets the ports; touches no epoll */
@@ -483,7 +491,7 @@ void mio_set_remove(struct mio_member *member);
 /* ---- kmsg.c -------------------------------------------------------------------------------- */
 
 struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights); /* NULL: no memory */
-void mio_kmsg_free(struct mio_kmsg *kmsg);    /* memory only */
+void mio_kmsg_free(struct mio_kmsg *kmsg);                             /* memory only */
 void mio_kmsg_destroy(struct mio_kmsg *kmsg); /* with every right in it, in Mach's order */
 /* Puts a message that was taken off back to the front of the port's own queue. */
 void mio_kmsg_push_front(struct mio_port *port, struct mio_kmsg *kmsg);
@@ -572,7 +580,8 @@ struct mio_kmsg *mio_notify_send_once_kmsg(struct mio_once *once);
 /* PORT_DESTROYED with the receive right; false: nobody to tell, the right is still the caller's. */
 bool mio_notify_port_destroyed(struct mio_once *notify, struct mio_port *port);
 kern_return_t mio_request_set(mach_port_name_t name, struct mio_entry *entry, bool send_possible,
-                              bool immediate, struct mio_once *notify, struct mio_once **ret_previous);
+                              bool immediate, struct mio_once *notify,
+                              struct mio_once **ret_previous);
 /* Takes the request off the name; what it would have notified is the caller's, or NULL. */
 struct mio_once *mio_request_cancel(struct mio_entry *entry);
 void mio_request_free(struct mio_request *request); /* drops nothing: memory and lists only */
@@ -583,7 +592,7 @@ void mio_requests_port_died(struct mio_port *port);
 /* (Un)registers a source with mio_task.notice according to what is armed. */
 void mio_notice_update_port(struct mio_port *port);
 void mio_notice_update_once(struct mio_once *once);
-bool mio_notice_open(void); /* false: no descriptors */
+bool mio_notice_open(void);                      /* false: no descriptors */
 void mio_notice_left(struct mio_source *source); /* it was taken out of mio_task.notice */
 void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
 /* The port's receive right came to this task, or left it: requests on its name follow. */

@@ -207,8 +207,7 @@ static int remove_knote(struct mio_knote *knote, const struct kevent64_s *change
 int mio_knote_change(struct mio_kq *kq, struct kevent64_s *change) {
     const struct mio_filter *filter = find_filter(change->filter);
     const uint16_t vanishing = EV_ADD | EV_DISPATCH2;
-    if (filter == NULL ||
-        (change->flags & EV_VANISHED && (change->flags & vanishing) != vanishing))
+    if (filter == NULL || (change->flags & EV_VANISHED && (change->flags & vanishing) != vanishing))
         return EINVAL;
     if (change->flags & EV_DELETE)
         change->flags &= (uint16_t)~EV_ADD;

@@ -23,10 +23,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH        64 /* epoll events taken at a time */
-#define FIRST_SIZE   64u
-#define SECOND       INT64_C(1000000000)
-#define WATCH_KIND   (~UINT64_C(0xffffffff))
+#define BATCH 64 /* epoll events taken at a time */
+#define FIRST_SIZE 64u
+#define SECOND INT64_C(1000000000)
+#define WATCH_KIND (~UINT64_C(0xffffffff))
 
 /* By descriptor; guarded by mio_task.lock like everything else here. */
 static struct mio_kq **table;
@@ -133,7 +133,7 @@ void mio_kqs_watch_notice(void) {
 
 static int make(int fd) {
     MIO_EACH(item, &mio_task.kqs)
-        mio_kq_check(MIO_CONTAINER(item, struct mio_kq, link));
+    mio_kq_check(MIO_CONTAINER(item, struct mio_kq, link));
     free_closed();
     if (mio_task.marker < 0)
         mio_task.marker = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -354,8 +354,8 @@ static int get_deadline(const struct request *request, struct mio_deadline *ret,
         return EINVAL;
     *ret_now = timeout->tv_sec == 0 && timeout->tv_nsec == 0;
     if (!*ret_now && timeout->tv_sec < INT64_MAX / SECOND / 2)
-        *ret = (struct mio_deadline){.at = monotonic() + timeout->tv_sec * SECOND +
-                                           timeout->tv_nsec};
+        *ret =
+            (struct mio_deadline){.at = monotonic() + timeout->tv_sec * SECOND + timeout->tv_nsec};
     return 0;
 }
 

@@ -36,9 +36,9 @@ struct mio_kq {
     struct mio_watch watch;
     struct mio_list active; /* mio_knote.active, in order of activation */
     unsigned nactive;
-    unsigned pass;        /* counts walks over the active list */
-    unsigned activations; /* how often a knote became active */
-    unsigned nports;      /* knotes of ports and sets */
+    unsigned pass;            /* counts walks over the active list */
+    unsigned activations;     /* how often a knote became active */
+    unsigned nports;          /* knotes of ports and sets */
     struct mio_list *buckets; /* mio_knote.of_kq, by ident */
     unsigned nbuckets, nknotes;
 };
@@ -80,18 +80,18 @@ struct mio_knote {
         struct mio_kfile *file;
     };
     unsigned pass;
-    unsigned seen;  /* EV_CLEAR: the object's count of drainings when last reported */
-    bool fired;     /* seen is valid */
+    unsigned seen; /* EV_CLEAR: the object's count of drainings when last reported */
+    bool fired;    /* seen is valid */
     bool is_set;
     bool triggered; /* EVFILT_USER */
     bool watched;   /* the filter's watch is on */
     bool disabled;
     bool queued;
-    bool vanished;  /* its object is gone: one last event */
-    bool deferred;  /* EV_DISPATCH2: one EV_DELETE event when it is enabled */
-    bool busy;      /* being reported: not to be freed or queued */
-    bool again;     /* became active meanwhile */
-    bool dead;      /* dropped meanwhile */
+    bool vanished; /* its object is gone: one last event */
+    bool deferred; /* EV_DISPATCH2: one EV_DELETE event when it is enabled */
+    bool busy;     /* being reported: not to be freed or queued */
+    bool again;    /* became active meanwhile */
+    bool dead;     /* dropped meanwhile */
 };
 
 /* Where events go: the program's array of either kind. */

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 /* What XNU lets a program ask for; what has no meaning here is accepted and does nothing. */
-#define KNOWN_FLAGS                                                                                \
-    (VM_FLAGS_ANYWHERE | VM_FLAGS_PURGABLE | VM_FLAGS_4GB_CHUNK | VM_FLAGS_RANDOM_ADDR |           \
+#define KNOWN_FLAGS                                                                      \
+    (VM_FLAGS_ANYWHERE | VM_FLAGS_PURGABLE | VM_FLAGS_4GB_CHUNK | VM_FLAGS_RANDOM_ADDR | \
      VM_FLAGS_NO_CACHE | VM_FLAGS_OVERWRITE | VM_FLAGS_SUPERPAGE_MASK | VM_FLAGS_ALIAS_MASK)
 
 vm_size_t vm_page_size = 4096;

@@ -52,15 +52,14 @@ static struct mio_kmsg *notification_word(mach_msg_id_t id, uint32_t word) {
 /* Ownership: consumes both; false: nobody is there any more, the kmsg is still the caller's. */
 static bool deliver(struct mio_once *notify, struct mio_kmsg *kmsg) {
     if (notify->state == MIO_ONCE_LOCAL) {
-        kmsg->dest = (struct mio_right){.kind = MIO_RIGHT_ONCE,
-                                        .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE,
-                                        .once = notify};
+        kmsg->dest = (struct mio_right){
+            .kind = MIO_RIGHT_ONCE, .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE, .once = notify};
         mio_port_enqueue(notify->home, kmsg);
         return true;
     }
-    bool sent = !mio_once_is_dead(notify) &&
-                mio_wire_send(notify->source.fd, kmsg, MIO_FRAME_ONCE | MIO_FRAME_NO_CREDIT) ==
-                    MIO_WIRE_OK;
+    bool sent =
+        !mio_once_is_dead(notify) &&
+        mio_wire_send(notify->source.fd, kmsg, MIO_FRAME_ONCE | MIO_FRAME_NO_CREDIT) == MIO_WIRE_OK;
     mio_once_free(notify);
     if (sent)
         mio_kmsg_free(kmsg);
@@ -87,9 +86,8 @@ void mio_notify_count(struct mio_once *notify, mach_msg_id_t id, natural_t count
 struct mio_kmsg *mio_notify_send_once_kmsg(struct mio_once *once) {
     struct mio_kmsg *kmsg = notification(MACH_NOTIFY_SEND_ONCE, sizeof(mach_msg_header_t), 0);
     if (kmsg != NULL)
-        kmsg->dest = (struct mio_right){.kind = MIO_RIGHT_ONCE,
-                                        .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE,
-                                        .once = once};
+        kmsg->dest = (struct mio_right){
+            .kind = MIO_RIGHT_ONCE, .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE, .once = once};
     return kmsg;
 }
 
@@ -111,9 +109,8 @@ bool mio_notify_port_destroyed(struct mio_once *notify, struct mio_port *port) {
                                              .type = MACH_MSG_PORT_DESCRIPTOR};
     memcpy(kmsg->body, &count, sizeof count);
     memcpy(kmsg->body + sizeof count, &descriptor, sizeof descriptor);
-    kmsg->rights[0] = (struct mio_right){.kind = MIO_RIGHT_RECEIVE,
-                                         .disposition = MACH_MSG_TYPE_PORT_RECEIVE,
-                                         .port = port};
+    kmsg->rights[0] = (struct mio_right){
+        .kind = MIO_RIGHT_RECEIVE, .disposition = MACH_MSG_TYPE_PORT_RECEIVE, .port = port};
     if (deliver(notify, kmsg))
         return true;
     kmsg->rights[0].kind = MIO_RIGHT_NULL;
@@ -129,8 +126,8 @@ static bool watcher_runs;
 /* Whether requests are watched for; the server's death is for who looks by himself anyway. */
 static bool requests_watched(void) {
     const struct mio_port *bootstrap = mio_task.bootstrap;
-    unsigned own = bootstrap != NULL && bootstrap->cr.noticed != 0 &&
-                   mio_list_empty(&bootstrap->requests);
+    unsigned own =
+        bootstrap != NULL && bootstrap->cr.noticed != 0 && mio_list_empty(&bootstrap->requests);
     return mio_task.noticed > own;
 }
 
@@ -217,8 +214,8 @@ void mio_notice_update_port(struct mio_port *port) {
     if (port->state == MIO_PORT_REMOTE) {
         bool wanted = !mio_list_empty(&port->requests) ||
                       (port == mio_task.bootstrap && mio_bootstrap_wants_notice());
-        notice(&port->cr, !wanted ? 0u
-                          : EPOLLHUP | (armed && !port->credit_in_hand ? (uint32_t)EPOLLIN : 0u));
+        notice(&port->cr,
+               !wanted ? 0u : EPOLLHUP | (armed && !port->credit_in_hand ? (uint32_t)EPOLLIN : 0u));
         if (armed && port->credit_in_hand && port->room.fd < 0 && port->tx >= 0)
             mio_source_set(&port->room, port->tx);
         notice(&port->room, armed && port->credit_in_hand ? EPOLLOUT : 0);
@@ -368,7 +365,7 @@ static void arm(struct mio_request *request) {
 /* The receive right of a port with requests came or went: what is watched changes with it. */
 void mio_requests_moved(struct mio_port *port) {
     MIO_EACH(item, &port->requests)
-        recount(MIO_CONTAINER(item, struct mio_request, link));
+    recount(MIO_CONTAINER(item, struct mio_request, link));
     mio_notice_update_port(port);
 }
 
@@ -439,8 +436,8 @@ struct mio_once *mio_request_cancel(struct mio_entry *entry) {
     return notify;
 }
 
-static kern_return_t register_on(mach_port_name_t name, struct mio_entry *entry,
-                                 bool send_possible, struct mio_once *notify) {
+static kern_return_t register_on(mach_port_name_t name, struct mio_entry *entry, bool send_possible,
+                                 struct mio_once *notify) {
     struct mio_request *request = calloc(1, sizeof *request);
     if (request == NULL)
         return KERN_RESOURCE_SHORTAGE;

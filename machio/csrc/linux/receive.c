@@ -19,7 +19,7 @@
 #include <sys/epoll.h>
 
 #define HEADER_SIZE ((mach_msg_size_t)sizeof(mach_msg_header_t))
-#define BAD_FRAMES  16384 /* so many are dropped at once: more than a socket's buffer holds */
+#define BAD_FRAMES 16384 /* so many are dropped at once: more than a socket's buffer holds */
 
 /* A buffer for poll(), grown as needed; the lock guards it. */
 static struct pollfd *scratch;
@@ -95,9 +95,8 @@ static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
     once->state = MIO_ONCE_LOCAL; /* in the message, as its destination */
     mio_once_close_home(once);
     if (kmsg != NULL)
-        kmsg->dest = (struct mio_right){.kind = MIO_RIGHT_ONCE,
-                                        .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE,
-                                        .once = once};
+        kmsg->dest = (struct mio_right){
+            .kind = MIO_RIGHT_ONCE, .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE, .once = once};
     else
         kmsg = mio_notify_send_once_kmsg(once);
     if (kmsg == NULL)
@@ -127,8 +126,8 @@ static struct mio_kmsg *take_wire(struct mio_port *port, bool *ret_shortage, boo
     }
     if (kmsg != NULL) {
         kmsg->counted = !(flags & MIO_FRAME_NO_CREDIT);
-        kmsg->dest.disposition = flags & MIO_FRAME_ONCE ? MACH_MSG_TYPE_PORT_SEND_ONCE
-                                                        : MACH_MSG_TYPE_PORT_SEND;
+        kmsg->dest.disposition =
+            flags & MIO_FRAME_ONCE ? MACH_MSG_TYPE_PORT_SEND_ONCE : MACH_MSG_TYPE_PORT_SEND;
         return kmsg;
     }
     *ret_again = true;
@@ -220,8 +219,8 @@ static void write_trailer(uint8_t *at, mach_msg_size_t size, mach_port_seqno_t s
         trailer.msgh_sender.val[0] = sender->uid;
         trailer.msgh_sender.val[1] = sender->gid;
         /* Root of another pid namespace has pid 0 too: a pid version keeps the token from zero. */
-        const unsigned token[8] = {sender->uid, sender->uid, sender->gid, sender->uid,
-                                   sender->gid, (unsigned)sender->pid, 0, 1};
+        const unsigned token[8] = {sender->uid, sender->uid,           sender->gid, sender->uid,
+                                   sender->gid, (unsigned)sender->pid, 0,           1};
         memcpy(trailer.msgh_audit.val, token, sizeof token);
     }
     trailer.msgh_context = context;
@@ -303,9 +302,9 @@ static mach_msg_return_t write_bare(mach_msg_header_t *msg, mach_msg_size_t limi
     return mr;
 }
 
-static mach_msg_return_t give(struct mio_port *port, struct mio_kmsg *kmsg,
-                              mach_msg_header_t *msg, mach_msg_option_t option,
-                              mach_msg_size_t limit, mach_msg_size_t *ret_size) {
+static mach_msg_return_t give(struct mio_port *port, struct mio_kmsg *kmsg, mach_msg_header_t *msg,
+                              mach_msg_option_t option, mach_msg_size_t limit,
+                              mach_msg_size_t *ret_size) {
     uint64_t needed = (uint64_t)kmsg->size + trailer_size(option);
     *ret_size = (mach_msg_size_t)needed;
     if (needed <= limit) {
@@ -336,7 +335,7 @@ static void collect_ready(struct mio_set *set) {
         if (set->watch == NULL)
             return;
         MIO_EACH(item, &set->members)
-            mio_watch_add(set->watch, MIO_CONTAINER(item, struct mio_member, of_set)->port, false);
+        mio_watch_add(set->watch, MIO_CONTAINER(item, struct mio_member, of_set)->port, false);
     }
     int n = epoll_wait(set->watch->epfd, events, 32, 0);
     for (int i = 0; i < n; i++) {
@@ -417,9 +416,8 @@ static bool settle_bootstrap(struct mio_port *port) {
 
 /* Looks once. MACH_RCV_TIMED_OUT: nothing there. settle: the lock may be let go on the way. */
 static mach_msg_return_t try_receive(const struct target *target, mach_msg_header_t *msg,
-                                     mach_msg_option_t option, mach_msg_size_t limit,
-                                     bool settle, mach_msg_size_t *ret_size,
-                                     mach_port_name_t *ret_port) {
+                                     mach_msg_option_t option, mach_msg_size_t limit, bool settle,
+                                     mach_msg_size_t *ret_size, mach_port_name_t *ret_port) {
     struct mio_port *port = target->port;
     bool shortage;
     struct mio_kmsg *kmsg = port != NULL ? mio_port_dequeue(port, &shortage)

@@ -13,16 +13,16 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <linux/sockios.h>
 
-#define HEADER_SIZE  ((mach_msg_size_t)sizeof(mach_msg_header_t))
-#define BASE_SIZE    ((mach_msg_size_t)sizeof(mach_msg_base_t))
-#define DESC_SIZE    ((mach_msg_size_t)sizeof(mach_msg_port_descriptor_t))
+#define HEADER_SIZE ((mach_msg_size_t)sizeof(mach_msg_header_t))
+#define BASE_SIZE ((mach_msg_size_t)sizeof(mach_msg_base_t))
+#define DESC_SIZE ((mach_msg_size_t)sizeof(mach_msg_port_descriptor_t))
 #define SIZE_MAX_INLINE 50331580u /* 3/4 of 64 MiB, less the largest trailer */
-#define NUDGE_MS     1000
+#define NUDGE_MS 1000
 
 /* ---- phase A --------------------------------------------------------------------------------- */
 
@@ -104,8 +104,8 @@ static mach_msg_return_t check_header(const mach_msg_header_t *msg) {
     }
     if (!holds(dest, dest_type))
         return MACH_SEND_INVALID_DEST;
-    if (dest_name == reply_name && (dest_type == MACH_MSG_TYPE_MOVE_SEND_ONCE ||
-                                    reply_type == MACH_MSG_TYPE_MOVE_SEND_ONCE))
+    if (dest_name == reply_name &&
+        (dest_type == MACH_MSG_TYPE_MOVE_SEND_ONCE || reply_type == MACH_MSG_TYPE_MOVE_SEND_ONCE))
         return MACH_SEND_INVALID_DEST;
     if (dest_name == reply_name && dest_type == MACH_MSG_TYPE_MOVE_SEND &&
         reply_type == MACH_MSG_TYPE_MOVE_SEND && dest->urefs < 2)
@@ -121,8 +121,8 @@ static mach_msg_return_t check_header(const mach_msg_header_t *msg) {
 static kern_return_t take_header(const mach_msg_header_t *msg, struct mio_kmsg *kmsg) {
     mach_msg_type_name_t dest_type = MACH_MSGH_BITS_REMOTE(msg->msgh_bits);
     mach_msg_type_name_t reply_type = MACH_MSGH_BITS_LOCAL(msg->msgh_bits);
-    bool move_goes_last = msg->msgh_remote_port == msg->msgh_local_port &&
-                          dest_type == MACH_MSG_TYPE_MOVE_SEND;
+    bool move_goes_last =
+        msg->msgh_remote_port == msg->msgh_local_port && dest_type == MACH_MSG_TYPE_MOVE_SEND;
     kern_return_t kr;
 
     if (move_goes_last) { /* one reference serves a move and a copy */
@@ -229,8 +229,8 @@ static enum outcome queue_once(struct mio_once *once, struct mio_kmsg *kmsg) {
         return DONE;
     }
     if (once->state == MIO_ONCE_REMOTE) {
-        outcome = from_wire(mio_wire_send(once->source.fd, kmsg,
-                                          MIO_FRAME_ONCE | MIO_FRAME_NO_CREDIT));
+        outcome =
+            from_wire(mio_wire_send(once->source.fd, kmsg, MIO_FRAME_ONCE | MIO_FRAME_NO_CREDIT));
         if (outcome == FULL) /* nobody sends twice on such a socket but a hostile holder */
             outcome = GONE;
     }
@@ -265,9 +265,8 @@ bool mio_port_has_room(struct mio_port *port) {
         int credits = 0;
         return ioctl(port->cw.fd, FIONREAD, &credits) == 0 && credits > 0;
     }
-    struct pollfd fd = port->credit_in_hand
-                           ? (struct pollfd){.fd = port->tx, .events = POLLOUT}
-                           : (struct pollfd){.fd = port->cr.fd, .events = POLLIN};
+    struct pollfd fd = port->credit_in_hand ? (struct pollfd){.fd = port->tx, .events = POLLOUT}
+                                            : (struct pollfd){.fd = port->cr.fd, .events = POLLIN};
     return poll(&fd, 1, 0) == 1;
 }
 
@@ -347,8 +346,7 @@ static mach_msg_return_t pseudo_receive(mach_msg_header_t *msg, struct mio_kmsg 
     msg->msgh_size = kmsg->size;
     trouble |= give_back(&kmsg->dest, &msg->msgh_remote_port);
     trouble |= give_back(&kmsg->reply, &msg->msgh_local_port);
-    mach_msg_port_descriptor_t *descriptor =
-        (void *)((mach_msg_base_t *)(void *)msg + 1);
+    mach_msg_port_descriptor_t *descriptor = (void *)((mach_msg_base_t *)(void *)msg + 1);
     for (unsigned i = 0; i < kmsg->nrights; i++) {
         descriptor[i].disposition = (uint8_t)kmsg->rights[i].disposition;
         mach_port_name_t name;
@@ -419,8 +417,8 @@ static void connect_bootstrap(const mach_msg_header_t *msg, unsigned count) {
     const mach_msg_port_descriptor_t *descriptor =
         (const void *)((const mach_msg_base_t *)(const void *)msg + 1);
     mio_lock();
-    bool pending = mio_bootstrap_pending(msg->msgh_remote_port) ||
-                   mio_bootstrap_pending(msg->msgh_local_port);
+    bool pending =
+        mio_bootstrap_pending(msg->msgh_remote_port) || mio_bootstrap_pending(msg->msgh_local_port);
     for (unsigned i = 0; i < count && !pending; i++)
         pending = mio_bootstrap_pending(descriptor[i].name);
     mio_unlock();

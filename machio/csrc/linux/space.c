@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INDEX(name)     ((name) >> 8)
-#define GEN(name)       ((uint8_t)((name)&0xff))
+#define INDEX(name) ((name) >> 8)
+#define GEN(name) ((uint8_t)((name) & 0xff))
 #define MAKE(index, gen) (((mach_port_name_t)(index) << 8) | (gen))
-#define GEN_STEP        4
-#define GEN_BEFORE_1ST  0xff /* the next one is 0x03 */
+#define GEN_STEP 4
+#define GEN_BEFORE_1ST 0xff /* the next one is 0x03 */
 
 static struct mio_entry *entry_at(uint32_t index) {
     return &mio_task.chunks[index / MIO_CHUNK][index % MIO_CHUNK];

@@ -179,8 +179,8 @@ mach_msg_return_t mach_msg(mach_msg_header_t *msg, mach_msg_option_t option,
 }
 
 mach_msg_return_t mach_msg_send(mach_msg_header_t *msg) {
-    return mach_msg(msg, MACH_SEND_MSG, msg->msgh_size, 0, MACH_PORT_NULL,
-                    MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL);
+    return mach_msg(msg, MACH_SEND_MSG, msg->msgh_size, 0, MACH_PORT_NULL, MACH_MSG_TIMEOUT_NONE,
+                    MACH_PORT_NULL);
 }
 
 mach_msg_return_t mach_msg_receive(mach_msg_header_t *msg) {

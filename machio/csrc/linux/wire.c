@@ -27,8 +27,8 @@
 #define HEADROOM 1024 /* descriptors: with so many free numbers nothing will be missing */
 
 /* Rights, credentials, a stamp; and what another holder may have switched on to disturb us. */
-#define CONTROL_SIZE                                                                               \
-    (CMSG_SPACE(MIO_WIRE_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred)) +                   \
+#define CONTROL_SIZE                                                             \
+    (CMSG_SPACE(MIO_WIRE_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred)) + \
      CMSG_SPACE(sizeof(struct timespec)) + 1024)
 
 /* ---- out --------------------------------------------------------------------------------- */
@@ -98,8 +98,7 @@ static bool short_of_descriptors(int fd) {
     struct rlimit limit;
     if (fd > highest_fd)
         highest_fd = fd;
-    return getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
-           limit.rlim_cur < (rlim_t)highest_fd + HEADROOM;
+    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < (rlim_t)highest_fd + HEADROOM;
 }
 
 static void keep_fds(struct mio_wire_input *input, const struct cmsghdr *cmsg) {
@@ -195,7 +194,7 @@ static enum mio_wire_result take(int fd, struct mio_wire_input *input, bool *ret
     input->sender = (struct mio_sender){.uid = MIO_WIRE_NOBODY, .gid = MIO_WIRE_NOBODY};
     ssize_t n = recvmsg_now(fd, &msg, peek ? MSG_PEEK : 0);
     if (n < 0)
-        return errno == EAGAIN || errno == EINTR ? MIO_WIRE_FULL
+        return errno == EAGAIN || errno == EINTR     ? MIO_WIRE_FULL
                : errno == ENOMEM || errno == ENOBUFS ? MIO_WIRE_SHORTAGE
                                                      : MIO_WIRE_GONE;
     if (n == 0 && msg.msg_controllen == 0 && !(msg.msg_flags & MSG_CTRUNC))

@@ -19,26 +19,26 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define MIO_WIRE_MAGIC    UINT32_C(0x6863616d) /* "mach" */
-#define MIO_WIRE_VERSION  1
-#define MIO_WIRE_FDS      253u      /* SCM_MAX_FD */
-#define MIO_WIRE_RIGHTS   16384u    /* the reply right and as many descriptors as Mach allows */
+#define MIO_WIRE_MAGIC UINT32_C(0x6863616d) /* "mach" */
+#define MIO_WIRE_VERSION 1
+#define MIO_WIRE_FDS 253u      /* SCM_MAX_FD */
+#define MIO_WIRE_RIGHTS 16384u /* the reply right and as many descriptors as Mach allows */
 #define MIO_WIRE_RECEIVES (MIO_WIRE_FDS / 3)
-#define MIO_WIRE_INLINE   3700u     /* a whole frame of that size costs the kernel one page */
+#define MIO_WIRE_INLINE 3700u       /* a whole frame of that size costs the kernel one page */
 #define MIO_WIRE_SIZE_MAX 50331580u /* of msgh_size */
-#define MIO_WIRE_NO_FD    UINT16_C(0xffff)
-#define MIO_WIRE_NOBODY   65534u /* the sender is not known */
+#define MIO_WIRE_NO_FD UINT16_C(0xffff)
+#define MIO_WIRE_NOBODY 65534u /* the sender is not known */
 
 /* mio_wire_head.flags */
 enum {
     MIO_HEAD_COMPLEX = 1,
     MIO_HEAD_NO_CREDIT = 2,
-    MIO_HEAD_ONCE = 4,    /* the destination was a send-once right */
-    MIO_HEAD_MEMFD = 8,   /* the body is in the last descriptor */
+    MIO_HEAD_ONCE = 4,     /* the destination was a send-once right */
+    MIO_HEAD_MEMFD = 8,    /* the body is in the last descriptor */
     MIO_HEAD_RELAYED = 16, /* not from the process that the kernel names */
-    MIO_HEAD_MORE = 32,   /* reserved: more frames belong to the message */
+    MIO_HEAD_MORE = 32,    /* reserved: more frames belong to the message */
     MIO_HEAD_KNOWN = MIO_HEAD_COMPLEX | MIO_HEAD_NO_CREDIT | MIO_HEAD_ONCE | MIO_HEAD_MEMFD |
-                     MIO_HEAD_RELAYED,
+        MIO_HEAD_RELAYED,
 };
 
 /* One more flag of mio_wire_send, for messages that were queued here when their port moved. */
@@ -62,8 +62,8 @@ struct mio_wire_head {
 struct mio_wire_right {
     uint8_t kind;
     uint8_t disposition;
-    uint16_t fd[3];  /* SEND: tx, cr. ONCE: tx. RECEIVE: rx, tx, cw. Others: MIO_WIRE_NO_FD */
-    uint16_t extra;  /* RECEIVE: which struct mio_wire_receive */
+    uint16_t fd[3]; /* SEND: tx, cr. ONCE: tx. RECEIVE: rx, tx, cw. Others: MIO_WIRE_NO_FD */
+    uint16_t extra; /* RECEIVE: which struct mio_wire_receive */
     uint16_t reserved;
 };
 
@@ -85,8 +85,8 @@ static_assert(MIO_RIGHT_NULL == 0 && MIO_RIGHT_DEAD == 1 && MIO_RIGHT_SEND == 2 
                   MIO_RIGHT_ONCE == 3 && MIO_RIGHT_RECEIVE == 4,
               "part of the format");
 
-#define MIO_WIRE_FRAME_MAX                                                                         \
-    (sizeof(struct mio_wire_head) + MIO_WIRE_RIGHTS * sizeof(struct mio_wire_right) +              \
+#define MIO_WIRE_FRAME_MAX                                                            \
+    (sizeof(struct mio_wire_head) + MIO_WIRE_RIGHTS * sizeof(struct mio_wire_right) + \
      MIO_WIRE_RECEIVES * sizeof(struct mio_wire_receive) + MIO_WIRE_INLINE)
 
 /* What recvmsg() gave. Whoever holds it owns the descriptors that are not -1. */

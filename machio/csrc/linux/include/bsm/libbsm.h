@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who sent a message: readers of the audit_token_t in a mach_msg_audit_trailer_t. The token is copied, no right moves.
+ * Who sent a message: readers of the audit_token_t in a mach_msg_audit_trailer_t. The token is
+ * copied, no right moves.
  *
- * An all-zero token is a notification of the system. A pid can be used again after its process is gone; pid and
- * pidversion together cannot.
+ * An all-zero token is a notification of the system. A pid can be used again after its process is
+ * gone; pid and pidversion together cannot.
  */
 
 #ifndef _LIBBSM_H_
@@ -28,8 +29,8 @@ au_asid_t audit_token_to_asid(audit_token_t atoken);
 int audit_token_to_pidversion(audit_token_t atoken);
 
 /* All at once; every pointer may be NULL. There is no terminal in the token: *tidp is zeroed. */
-void audit_token_to_au32(audit_token_t atoken, uid_t *auidp, uid_t *euidp, gid_t *egidp, uid_t *ruidp, gid_t *rgidp,
-                         pid_t *pidp, au_asid_t *asidp, au_tid_t *tidp);
+void audit_token_to_au32(audit_token_t atoken, uid_t *auidp, uid_t *euidp, gid_t *egidp,
+                         uid_t *ruidp, gid_t *rgidp, pid_t *pidp, au_asid_t *asidp, au_tid_t *tidp);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How an error number is put together: system in bits 26-31, subsystem in bits 14-25, code in bits 0-13. Message
- * errors are system err_mach_ipc, subsystem 0 for send and 1 for receive.
+ * How an error number is put together: system in bits 26-31, subsystem in bits 14-25, code in bits
+ * 0-13. Message errors are system err_mach_ipc, subsystem 0 for send and 1 for receive.
  */
 
 #ifndef _MACH_ERROR_H_

@@ -2,8 +2,8 @@
 /*
  * kern_return_t and its KERN_* codes: what every call but mach_msg() returns.
  *
- * Codes of messages are in <mach/message.h>, of MIG in <mach/mig_errors.h>, of the bootstrap server in
- * <servers/bootstrap.h>. mach_error_string() knows them all.
+ * Codes of messages are in <mach/message.h>, of MIG in <mach/mig_errors.h>, of the bootstrap server
+ * in <servers/bootstrap.h>. mach_error_string() knows them all.
  */
 
 #ifndef _MACH_KERN_RETURN_H_

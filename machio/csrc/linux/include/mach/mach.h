@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All of Mach in one include: types, ports, messages, notifications, tasks, memory, MIG. What needs an include of its
- * own: <mach/mach_vm.h>, <mach/mach_time.h>, <servers/bootstrap.h>, <sys/event.h>, <bsm/libbsm.h>.
+ * All of Mach in one include: types, ports, messages, notifications, tasks, memory, MIG. What needs
+ * an include of its own: <mach/mach_vm.h>, <mach/mach_time.h>, <servers/bootstrap.h>,
+ * <sys/event.h>, <bsm/libbsm.h>.
  */
 
 #ifndef _MACH_H_
@@ -32,12 +33,14 @@ extern "C" {
 /* Sends msg, msgh_size bytes of it, and waits for room. Ownership: as mach_msg(). */
 mach_msg_return_t mach_msg_send(mach_msg_header_t *msg);
 
-/* Receives from msgh_local_port into msg, which has room for msgh_size bytes. Ownership: as mach_msg(). */
+/* Receives from msgh_local_port into msg, which has room for msgh_size bytes. Ownership: as
+ * mach_msg(). */
 mach_msg_return_t mach_msg_receive(mach_msg_header_t *msg);
 
 /*
- * Releases every right and all out-of-line memory of a received or not yet sent message, but not the right in
- * msgh_local_port. Ownership: all of it is gone afterwards; the buffer itself stays the caller's.
+ * Releases every right and all out-of-line memory of a received or not yet sent message, but not
+ * the right in msgh_local_port. Ownership: all of it is gone afterwards; the buffer itself stays
+ * the caller's.
  */
 void mach_msg_destroy(mach_msg_header_t *msg);
 

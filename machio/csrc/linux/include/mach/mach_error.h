@@ -10,7 +10,8 @@
 extern "C" {
 #endif
 
-/* Name and meaning of a KERN_, MACH_SEND_, MACH_RCV_, MIG_ or BOOTSTRAP_ code. Never NULL; static and constant. */
+/* Name and meaning of a KERN_, MACH_SEND_, MACH_RCV_, MIG_ or BOOTSTRAP_ code. Never NULL; static
+ * and constant. */
 char *mach_error_string(mach_error_t error_value);
 
 #ifdef __cplusplus

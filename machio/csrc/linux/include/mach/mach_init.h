@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ports a task has from the start. After fork() both variables hold the child's own; the parent's names mean
- * nothing there.
+ * The ports a task has from the start. After fork() both variables hold the child's own; the
+ * parent's names mean nothing there.
  */
 
 #ifndef _MACH_INIT_
@@ -25,7 +25,8 @@ extern mach_port_t mach_task_self_;
 #define mach_task_self() mach_task_self_
 #define current_task() mach_task_self()
 
-/* A send right to the bootstrap server, whom <servers/bootstrap.h> calls. Ownership: as mach_task_self_. */
+/* A send right to the bootstrap server, whom <servers/bootstrap.h> calls. Ownership: as
+ * mach_task_self_. */
 extern mach_port_t bootstrap_port;
 
 /* Whether task names the calling task. Ownership: no right moves. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ports by what they stand for. To the task all of these are mach_port_t; the names only tell what a call expects.
+ * Ports by what they stand for. To the task all of these are mach_port_t; the names only tell what
+ * a call expects.
  */
 
 #ifndef _MACH_MACH_TYPES_H_

@@ -13,7 +13,8 @@ extern "C" {
 #endif
 
 /* As vm_allocate(). Ownership: the caller's. */
-kern_return_t mach_vm_allocate(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size, int flags);
+kern_return_t mach_vm_allocate(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
+                               int flags);
 
 /* As vm_deallocate(). Ownership: gone. */
 kern_return_t mach_vm_deallocate(vm_map_t target, mach_vm_address_t address, mach_vm_size_t size);

@@ -2,11 +2,13 @@
 /*
  * Messages: header, descriptors, trailers, options, return codes, and mach_msg() itself.
  *
- * A simple message is a mach_msg_header_t and bytes. A complex one (MACH_MSGH_BITS_COMPLEX) has a mach_msg_body_t with
- * a count after the header, then that many descriptors, then bytes. Descriptors are 12 or 16 bytes long, so they are
- * walked one by one by their type, not indexed. A received message is followed, at msgh_size, by a trailer.
+ * A simple message is a mach_msg_header_t and bytes. A complex one (MACH_MSGH_BITS_COMPLEX) has a
+ * mach_msg_body_t with a count after the header, then that many descriptors, then bytes.
+ * Descriptors are 12 or 16 bytes long, so they are walked one by one by their type, not indexed. A
+ * received message is followed, at msgh_size, by a trailer.
  *
- * Everything here is packed to four bytes: an 8-byte member can lie at an offset that is 4 modulo 8.
+ * Everything here is packed to four bytes: an 8-byte member can lie at an offset that is 4
+ * modulo 8.
  */
 
 #ifndef _MACH_MESSAGE_H_
@@ -40,11 +42,12 @@ typedef natural_t mach_msg_timeout_t; /* milliseconds */
 #define MACH_MSGH_BITS_USED 0xb01f1f1fU
 
 #define MACH_MSGH_BITS(remote, local) ((remote) | ((local) << 8))
-#define MACH_MSGH_BITS_SET_PORTS(remote, local, voucher)                                  \
+#define MACH_MSGH_BITS_SET_PORTS(remote, local, voucher)                                      \
     (((remote) & MACH_MSGH_BITS_REMOTE_MASK) | (((local) << 8) & MACH_MSGH_BITS_LOCAL_MASK) | \
      (((voucher) << 16) & MACH_MSGH_BITS_VOUCHER_MASK))
-#define MACH_MSGH_BITS_SET(remote, local, voucher, other) \
-    (MACH_MSGH_BITS_SET_PORTS((remote), (local), (voucher)) | ((other) & ~MACH_MSGH_BITS_PORTS_MASK))
+#define MACH_MSGH_BITS_SET(remote, local, voucher, other)     \
+    (MACH_MSGH_BITS_SET_PORTS((remote), (local), (voucher)) | \
+     ((other) & ~MACH_MSGH_BITS_PORTS_MASK))
 
 #define MACH_MSGH_BITS_REMOTE(bits) ((bits) & MACH_MSGH_BITS_REMOTE_MASK)
 #define MACH_MSGH_BITS_LOCAL(bits) (((bits) & MACH_MSGH_BITS_LOCAL_MASK) >> 8)
@@ -56,7 +59,8 @@ typedef natural_t mach_msg_timeout_t; /* milliseconds */
 #define MACH_MSGH_BITS_HAS_LOCAL(bits) (MACH_MSGH_BITS_LOCAL(bits) != MACH_MSGH_BITS_ZERO)
 #define MACH_MSGH_BITS_HAS_VOUCHER(bits) (MACH_MSGH_BITS_VOUCHER(bits) != MACH_MSGH_BITS_ZERO)
 #define MACH_MSGH_BITS_IS_COMPLEX(bits) (((bits) & MACH_MSGH_BITS_COMPLEX) != MACH_MSGH_BITS_ZERO)
-#define MACH_MSGH_BITS_RAISED_IMPORTANCE(bits) (((bits) & MACH_MSGH_BITS_RAISEIMP) != MACH_MSGH_BITS_ZERO)
+#define MACH_MSGH_BITS_RAISED_IMPORTANCE(bits) \
+    (((bits) & MACH_MSGH_BITS_RAISEIMP) != MACH_MSGH_BITS_ZERO)
 #define MACH_MSGH_BITS_HOLDS_IMPORTANCE_ASSERTION(bits) \
     (((bits) & MACH_MSGH_BITS_IMPHOLDASRT) != MACH_MSGH_BITS_ZERO)
 
@@ -71,8 +75,8 @@ typedef natural_t mach_msg_type_number_t;
 #define MACH_MSG_PRIORITY_UNSPECIFIED ((mach_msg_priority_t)0)
 
 /*
- * Dispositions. A sender says what is to happen to the right it names; the receiver finds MACH_MSG_TYPE_PORT_*, what
- * kind of right it now has.
+ * Dispositions. A sender says what is to happen to the right it names; the receiver finds
+ * MACH_MSG_TYPE_PORT_*, what kind of right it now has.
  */
 typedef unsigned int mach_msg_type_name_t;
 
@@ -89,17 +93,20 @@ typedef unsigned int mach_msg_type_name_t;
 #define MACH_MSG_TYPE_DISPOSE_RECEIVE 24
 #define MACH_MSG_TYPE_DISPOSE_SEND 25
 #define MACH_MSG_TYPE_DISPOSE_SEND_ONCE 26
-#define MACH_MSG_TYPE_POLYMORPHIC ((mach_msg_type_name_t)-1)
+#define MACH_MSG_TYPE_POLYMORPHIC ((mach_msg_type_name_t) - 1)
 
 #define MACH_MSG_TYPE_PORT_RECEIVE MACH_MSG_TYPE_MOVE_RECEIVE
 #define MACH_MSG_TYPE_PORT_SEND MACH_MSG_TYPE_MOVE_SEND
 #define MACH_MSG_TYPE_PORT_SEND_ONCE MACH_MSG_TYPE_MOVE_SEND_ONCE
 
-#define MACH_MSG_TYPE_PORT_ANY(x) (((x) >= MACH_MSG_TYPE_MOVE_RECEIVE) && ((x) <= MACH_MSG_TYPE_MAKE_SEND_ONCE))
-#define MACH_MSG_TYPE_PORT_ANY_SEND(x) (((x) >= MACH_MSG_TYPE_MOVE_SEND) && ((x) <= MACH_MSG_TYPE_MAKE_SEND_ONCE))
+#define MACH_MSG_TYPE_PORT_ANY(x) \
+    (((x) >= MACH_MSG_TYPE_MOVE_RECEIVE) && ((x) <= MACH_MSG_TYPE_MAKE_SEND_ONCE))
+#define MACH_MSG_TYPE_PORT_ANY_SEND(x) \
+    (((x) >= MACH_MSG_TYPE_MOVE_SEND) && ((x) <= MACH_MSG_TYPE_MAKE_SEND_ONCE))
 #define MACH_MSG_TYPE_PORT_ANY_SEND_ONCE(x) \
     (((x) == MACH_MSG_TYPE_MOVE_SEND_ONCE) || ((x) == MACH_MSG_TYPE_MAKE_SEND_ONCE))
-#define MACH_MSG_TYPE_PORT_ANY_RIGHT(x) (((x) >= MACH_MSG_TYPE_MOVE_RECEIVE) && ((x) <= MACH_MSG_TYPE_MOVE_SEND_ONCE))
+#define MACH_MSG_TYPE_PORT_ANY_RIGHT(x) \
+    (((x) >= MACH_MSG_TYPE_MOVE_RECEIVE) && ((x) <= MACH_MSG_TYPE_MOVE_SEND_ONCE))
 
 /* How out-of-line memory travels. ALLOCATE and OVERWRITE are refused. */
 typedef unsigned int mach_msg_copy_options_t;
@@ -185,8 +192,8 @@ typedef struct {
 #define MACH_MSG_DESCRIPTOR_NULL ((mach_msg_descriptor_t *)0)
 
 /*
- * To a sender remote is the destination and local the reply port; to the receiver remote is the reply port and local
- * the port the message came to.
+ * To a sender remote is the destination and local the reply port; to the receiver remote is the
+ * reply port and local the port the message came to.
  */
 typedef struct {
     mach_msg_bits_t msgh_bits;
@@ -240,7 +247,12 @@ typedef struct {
     unsigned int val[8];
 } audit_token_t;
 
-#define INVALID_AUDIT_TOKEN_VALUE {{UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX}}
+#define INVALID_AUDIT_TOKEN_VALUE                                                          \
+    {                                                                                      \
+        {                                                                                  \
+            UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX, UINT_MAX \
+        }                                                                                  \
+    }
 #define KERNEL_SECURITY_TOKEN_VALUE {{0, 1}}
 #define KERNEL_AUDIT_TOKEN_VALUE {{0, 0, 0, 0, 0, 0, 0, 0}}
 
@@ -363,19 +375,25 @@ typedef integer_t mach_msg_options_t;
 
 #define GET_RCV_ELEMENTS(y) (((y) >> 24) & 0xf)
 
-/* The size of the trailer these options ask for; combinations without a name ask for the largest. */
-#define REQUESTED_TRAILER_SIZE_NATIVE(y)                                                    \
-    ((mach_msg_trailer_size_t)(                                                             \
-        GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_NULL     ? sizeof(mach_msg_trailer_t)          \
-        : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_SEQNO  ? sizeof(mach_msg_seqno_trailer_t)    \
-        : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_SENDER ? sizeof(mach_msg_security_trailer_t) \
-        : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_AUDIT  ? sizeof(mach_msg_audit_trailer_t)    \
-        : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_CTX    ? sizeof(mach_msg_context_trailer_t)  \
-                                                         : sizeof(mach_msg_max_trailer_t)))
+/* The size of the trailer these options ask for; combinations without a name ask for the largest.
+ */
+#define REQUESTED_TRAILER_SIZE_NATIVE(y)                                        \
+    ((mach_msg_trailer_size_t)(GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_NULL     \
+                                   ? sizeof(mach_msg_trailer_t)                 \
+                               : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_SEQNO  \
+                                   ? sizeof(mach_msg_seqno_trailer_t)           \
+                               : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_SENDER \
+                                   ? sizeof(mach_msg_security_trailer_t)        \
+                               : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_AUDIT  \
+                                   ? sizeof(mach_msg_audit_trailer_t)           \
+                               : GET_RCV_ELEMENTS(y) == MACH_RCV_TRAILER_CTX    \
+                                   ? sizeof(mach_msg_context_trailer_t)         \
+                                   : sizeof(mach_msg_max_trailer_t)))
 #define REQUESTED_TRAILER_SIZE(y) REQUESTED_TRAILER_SIZE_NATIVE(y)
 
 /*
- * What mach_msg() returns. The bits of MACH_MSG_MASK can be set in addition to a code and say what was short.
+ * What mach_msg() returns. The bits of MACH_MSG_MASK can be set in addition to a code and say what
+ * was short.
  */
 typedef kern_return_t mach_msg_return_t;
 
@@ -435,24 +453,30 @@ extern "C" {
 #endif
 
 /*
- * Sends msg, then receives into the same buffer, as far as option says. send_size counts, msgh_size does not; rcv_size
- * is the room for message and trailer; timeout holds for the phases that have their *_TIMEOUT option.
+ * Sends msg, then receives into the same buffer, as far as option says. send_size counts, msgh_size
+ * does not; rcv_size is the room for message and trailer; timeout holds for the phases that have
+ * their *_TIMEOUT option.
  *
- * Ownership: on success what the message carried is no longer the sender's, and what a received one carries is the
- * caller's. A send that fails
+ * Ownership: on success what the message carried is no longer the sender's, and what a received one
+ * carries is the caller's. A send that fails
  * - for its header, size or descriptor types: every right is as before;
- * - for what its descriptors name, MACH_SEND_INVALID_RIGHT or _INVALID_MEMORY: the rights are destroyed with it;
- * - as MACH_SEND_TIMED_OUT, _INTERRUPTED or _NO_BUFFER: the rights come back, and msg is rewritten to name them with
- *   the dispositions of a received message. Send it again as it is, or mach_msg_destroy() it.
+ * - for what its descriptors name, MACH_SEND_INVALID_RIGHT or _INVALID_MEMORY: the rights are
+ * destroyed with it;
+ * - as MACH_SEND_TIMED_OUT, _INTERRUPTED or _NO_BUFFER: the rights come back, and msg is rewritten
+ * to name them with the dispositions of a received message. Send it again as it is, or
+ * mach_msg_destroy() it.
  */
-mach_msg_return_t mach_msg(mach_msg_header_t *msg, mach_msg_option_t option, mach_msg_size_t send_size,
-                           mach_msg_size_t rcv_size, mach_port_name_t rcv_name, mach_msg_timeout_t timeout,
+mach_msg_return_t mach_msg(mach_msg_header_t *msg, mach_msg_option_t option,
+                           mach_msg_size_t send_size, mach_msg_size_t rcv_size,
+                           mach_port_name_t rcv_name, mach_msg_timeout_t timeout,
                            mach_port_name_t notify);
 
 /* The same, but receives into rcv_msg unless that is NULL. rcv_limit is not used. */
-mach_msg_return_t mach_msg_overwrite(mach_msg_header_t *msg, mach_msg_option_t option, mach_msg_size_t send_size,
-                                     mach_msg_size_t rcv_size, mach_port_name_t rcv_name, mach_msg_timeout_t timeout,
-                                     mach_port_name_t notify, mach_msg_header_t *rcv_msg, mach_msg_size_t rcv_limit);
+mach_msg_return_t mach_msg_overwrite(mach_msg_header_t *msg, mach_msg_option_t option,
+                                     mach_msg_size_t send_size, mach_msg_size_t rcv_size,
+                                     mach_port_name_t rcv_name, mach_msg_timeout_t timeout,
+                                     mach_port_name_t notify, mach_msg_header_t *rcv_msg,
+                                     mach_msg_size_t rcv_limit);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What MIG's output is written against: types of stubs, tables of routines, and the switches it is compiled with. */
+/* What MIG's output is written against: types of stubs, tables of routines, and the switches it is
+ * compiled with. */
 
 #ifndef _MACH_MIG_H_
 #define _MACH_MIG_H_

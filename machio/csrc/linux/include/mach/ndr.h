@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * NDR_record: how the sender of a MIG message writes its integers, characters and floats. MIG puts it after the header
- * (or after the descriptors); conversion is off, so it is only carried along.
+ * NDR_record: how the sender of a MIG message writes its integers, characters and floats. MIG puts
+ * it after the header (or after the descriptors); conversion is off, so it is only carried along.
  */
 
 #ifndef _MACH_NDR_H_

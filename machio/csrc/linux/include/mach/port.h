@@ -2,9 +2,10 @@
 /*
  * Ports as a task sees them: names, rights, types, limits, status, guards.
  *
- * A task never holds a port, it holds rights under names; a name is an integer that means something only in its
- * own task. A receive right and the send rights to the same port share one name, every send-once right has a name of
- * its own. The calls are in <mach/mach_port.h>, messages in <mach/message.h>.
+ * A task never holds a port, it holds rights under names; a name is an integer that means something
+ * only in its own task. A receive right and the send rights to the same port share one name, every
+ * send-once right has a name of its own. The calls are in <mach/mach_port.h>, messages in
+ * <mach/message.h>.
  */
 
 #ifndef _MACH_PORT_H_
@@ -44,7 +45,8 @@ typedef natural_t mach_port_right_t;
 typedef natural_t mach_port_type_t;
 typedef mach_port_type_t *mach_port_type_array_t;
 
-#define MACH_PORT_TYPE(right) ((mach_port_type_t)(((mach_port_type_t)1) << ((right) + ((mach_port_right_t)16))))
+#define MACH_PORT_TYPE(right) \
+    ((mach_port_type_t)(((mach_port_type_t)1) << ((right) + ((mach_port_right_t)16))))
 #define MACH_PORT_TYPE_NONE ((mach_port_type_t)0)
 #define MACH_PORT_TYPE_SEND MACH_PORT_TYPE(MACH_PORT_RIGHT_SEND)
 #define MACH_PORT_TYPE_RECEIVE MACH_PORT_TYPE(MACH_PORT_RIGHT_RECEIVE)

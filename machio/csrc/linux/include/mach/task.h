@@ -13,8 +13,8 @@ extern "C" {
 #endif
 
 /*
- * A send right to the task's TASK_*_PORT, MACH_PORT_NULL if it has none. Ownership: the caller's, one reference more;
- * nothing on failure.
+ * A send right to the task's TASK_*_PORT, MACH_PORT_NULL if it has none. Ownership: the caller's,
+ * one reference more; nothing on failure.
  */
 kern_return_t task_get_special_port(task_inspect_t task, int which_port, mach_port_t *special_port);
 

@@ -28,7 +28,8 @@ typedef int policy_t;
 
 /* Effective uid and gid: a security_token_t. */
 #define TASK_SECURITY_TOKEN 13
-#define TASK_SECURITY_TOKEN_COUNT ((mach_msg_type_number_t)(sizeof(security_token_t) / sizeof(natural_t)))
+#define TASK_SECURITY_TOKEN_COUNT \
+    ((mach_msg_type_number_t)(sizeof(security_token_t) / sizeof(natural_t)))
 
 /* An audit_token_t, as in the trailer of the task's messages. */
 #define TASK_AUDIT_TOKEN 15

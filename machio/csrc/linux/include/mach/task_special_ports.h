@@ -20,6 +20,7 @@ typedef int task_special_port_t;
 /* How many ports a task can register for its children. */
 #define TASK_PORT_REGISTER_MAX 3
 
-#define task_get_bootstrap_port(task, port) (task_get_special_port((task), TASK_BOOTSTRAP_PORT, (port)))
+#define task_get_bootstrap_port(task, port) \
+    (task_get_special_port((task), TASK_BOOTSTRAP_PORT, (port)))
 
 #endif

@@ -22,7 +22,8 @@ typedef uint64_t mach_vm_address_t;
 typedef uint64_t mach_vm_offset_t;
 typedef uint64_t mach_vm_size_t;
 
-/* A task port seen as an address space: a mach_port_t, spelled out because port.h needs this file. */
+/* A task port seen as an address space: a mach_port_t, spelled out because port.h needs this file.
+ */
 typedef natural_t vm_map_t;
 typedef natural_t vm_map_read_t;
 typedef natural_t vm_map_inspect_t;

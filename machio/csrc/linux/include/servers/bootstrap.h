@@ -2,8 +2,9 @@
 /*
  * The bootstrap server: names for ports, so that tasks without a common right can find each other.
  *
- * The owner of a service checks it in and gets the receive right; a client looks it up and gets a send right. The name
- * lives as long as the port. bp is bootstrap_port. Names are NUL-terminated and at most 127 characters long.
+ * The owner of a service checks it in and gets the receive right; a client looks it up and gets a
+ * send right. The name lives as long as the port. bp is bootstrap_port. Names are NUL-terminated
+ * and at most 127 characters long.
  */
 
 #ifndef _BOOTSTRAP_H_
@@ -45,10 +46,12 @@ extern "C" {
 /* Takes the name. Ownership: *sp is a receive right of the caller's; nothing on failure. */
 kern_return_t bootstrap_check_in(mach_port_t bp, const char *service_name, mach_port_t *sp);
 
-/* Gives the name to a port one has. Ownership: sp stays the caller's, the server gets a send right of its own. */
+/* Gives the name to a port one has. Ownership: sp stays the caller's, the server gets a send right
+ * of its own. */
 kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t sp);
 
-/* Finds the port of a name. Ownership: *sp is a send right of the caller's, one reference more; nothing on failure. */
+/* Finds the port of a name. Ownership: *sp is a send right of the caller's, one reference more;
+ * nothing on failure. */
 kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp);
 
 /* A code of these calls as text. Never NULL, static. */

@@ -2,8 +2,9 @@
 /*
  * kqueue: one descriptor that waits for ports, pipes, sockets and user events.
  *
- * Filters on Linux: EVFILT_MACHPORT, EVFILT_READ, EVFILT_WRITE, EVFILT_USER. The others have their numbers and are
- * refused with EINVAL. A kqueue is closed with close(), can be polled like any descriptor, and does not survive fork().
+ * Filters on Linux: EVFILT_MACHPORT, EVFILT_READ, EVFILT_WRITE, EVFILT_USER. The others have their
+ * numbers and are refused with EINVAL. A kqueue is closed with close(), can be polled like any
+ * descriptor, and does not survive fork().
  */
 
 #ifndef _SYS_EVENT_H_
@@ -51,15 +52,15 @@ struct kevent64_s {
     uint64_t ext[2]; /* EVFILT_MACHPORT with MACH_RCV_MSG in fflags: buffer and size */
 };
 
-#define EV_SET(kevp, a, b, c, d, e, f)    \
-    do {                                  \
-        struct kevent *ev_set_ = (kevp);  \
-        ev_set_->ident = (a);             \
-        ev_set_->filter = (b);            \
-        ev_set_->flags = (c);             \
-        ev_set_->fflags = (d);            \
-        ev_set_->data = (e);              \
-        ev_set_->udata = (f);             \
+#define EV_SET(kevp, a, b, c, d, e, f)   \
+    do {                                 \
+        struct kevent *ev_set_ = (kevp); \
+        ev_set_->ident = (a);            \
+        ev_set_->filter = (b);           \
+        ev_set_->flags = (c);            \
+        ev_set_->fflags = (d);           \
+        ev_set_->data = (e);             \
+        ev_set_->udata = (f);            \
     } while (0)
 
 #define EV_SET64(kevp, a, b, c, d, e, f, g, h) \
@@ -156,20 +157,23 @@ struct kevent64_s {
 extern "C" {
 #endif
 
-/* A new kqueue, close-on-exec; -1 and errno on failure. Ownership: the descriptor is the caller's. */
+/* A new kqueue, close-on-exec; -1 and errno on failure. Ownership: the descriptor is the caller's.
+ */
 int kqueue(void);
 
 /*
- * Applies the changes, then waits for events as long as timeout says: NULL for ever, zero not at all, and with nevents
- * 0 it does not wait. Returns how many events there are. A change that fails is an event with EV_ERROR if there is
- * room, else -1 and errno. Ownership: no right moves.
+ * Applies the changes, then waits for events as long as timeout says: NULL for ever, zero not at
+ * all, and with nevents 0 it does not wait. Returns how many events there are. A change that fails
+ * is an event with EV_ERROR if there is room, else -1 and errno. Ownership: no right moves.
  */
-int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist, int nevents,
-           const struct timespec *timeout);
+int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
+           int nevents, const struct timespec *timeout);
 
-/* The same with KEVENT_FLAG_*. Ownership: no right moves, unless MACH_RCV_MSG received a message: as mach_msg(). */
-int kevent64(int kq, const struct kevent64_s *changelist, int nchanges, struct kevent64_s *eventlist, int nevents,
-             unsigned int flags, const struct timespec *timeout);
+/* The same with KEVENT_FLAG_*. Ownership: no right moves, unless MACH_RCV_MSG received a message:
+ * as mach_msg(). */
+int kevent64(int kq, const struct kevent64_s *changelist, int nchanges,
+             struct kevent64_s *eventlist, int nevents, unsigned int flags,
+             const struct timespec *timeout);
 
 #ifdef __cplusplus
 }
