@@ -40,6 +40,7 @@ class Handshake:
         self.offer = offer
         self.name = offer[12:].decode()
         self.serving = serving
+        self.prefix: list[str] = []  # a command that starts the client in another place
 
     async def attack(self, how: str) -> subprocess.Popen[str]:
         command = [sys.executable, PROGRAMS / "hostile.py", self.name, how]
@@ -52,7 +53,7 @@ class Handshake:
         reader, writer = os.pipe()
         os.write(writer, self.offer)
         os.close(writer)
-        command = [sys.executable, "-c", CLIENT, str(reader)]
+        command = [*self.prefix, sys.executable, "-c", CLIENT, str(reader)]
         client = subprocess.Popen(command, pass_fds=[reader], stderr=subprocess.PIPE, text=True)
         os.close(reader)
         _, self.complaint = await asyncio.to_thread(client.communicate)
