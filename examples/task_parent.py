@@ -45,9 +45,11 @@ async def main() -> int:
                 await asyncio.wait_for(watcher, timeout=10)
                 assert task.is_dead
                 say("a dead-name notification: the task is gone, my right is a dead name")
-        finally:
+        except BaseException:
             if child.returncode is None:
-                child.terminate()
+                child.terminate()  # it may be waiting for us
+            raise
+        finally:
             status = await child.wait()
     say(f"the child's status is {status}")
     return 0
