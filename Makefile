@@ -3,6 +3,7 @@
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+COUNT ?= 100
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -17,7 +18,7 @@ LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test lint format clean
+.PHONY: help build demo test stress lint format clean
 
 help: ## list the targets
 	@echo "make ..."
@@ -32,6 +33,12 @@ demo: $(VENV)/.built ## watch two processes exchange port rights
 
 test: $(VENV)/.built $(VENV)/.test ## run all tests, those in C included
 	@$(PY) -m pytest $(ARGS)
+
+stress: $(VENV)/.built $(VENV)/.test ## play the handshake's scenarios COUNT times (100) in a row
+	@for round in $$(seq $(COUNT)); do \
+	    $(PY) -m pytest -q tests/test_handshake.py tests/test_handshake_hostile.py $(ARGS) || exit 1; \
+	    echo "round $$round of $(COUNT)"; \
+	done
 
 lint: $(VENV)/.dev $(C_SOURCES:%.c=build/lint/%.o) ## check style, types, layers and C warnings
 	@$(PY) -m ruff check --quiet

@@ -1,7 +1,9 @@
 """The child port handshake's table of scenarios, in real processes.
 
 Each scenario of `scenarios.py` runs on every loop, with the server and with the client as the
-parent. Every process that survives counts its files and rights before and after.
+parent. Every process that survives counts its files and rights before and after. ``make stress``
+plays the table a hundred times. What a third process can do to a handshake is in
+`test_handshake_hostile.py`; few files, other users and pid namespaces are in `test_boundaries.py`.
 """
 
 from __future__ import annotations
