@@ -276,12 +276,12 @@ TEST(a_started_server_shares_nothing_with_its_starter) {
     CHECK_MEM(line, expected, strlen(expected));
     /* Signals 32 and 33 are libc's own: make leaves them ignored, and no program can change that.
      */
-    unsigned long long blocked, ignored;
+    unsigned long long masked, ignored_signals;
     line = strstr(text, "SigBlk:");
     CHECK(line != NULL);
-    CHECK_EQ(sscanf(line, "SigBlk: %llx\nSigIgn: %llx", &blocked, &ignored), 2);
-    CHECK_EQ(blocked, 0);
-    CHECK_EQ(ignored & ~0x180000000ull, 0);
+    CHECK_EQ(sscanf(line, "SigBlk: %llx\nSigIgn: %llx", &masked, &ignored_signals), 2);
+    CHECK_EQ(masked, 0);
+    CHECK_EQ(ignored_signals & ~0x180000000ull, 0);
     /* 5 is the script's own. */
     line = strstr(text, "0077\n");
     CHECK(line != NULL);
