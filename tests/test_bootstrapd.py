@@ -34,7 +34,7 @@ NOT_PRIVILEGED = str(int(BootstrapCode.NOT_PRIVILEGED))
 TASK = """
 import os, sys
 from machio import bootstrap
-from machio.errors import MachError
+from machio.errors import MachError, ReceiveTimedOut
 from machio.messages import Message
 from machio.ports import ReceiveRight
 ports, rights = {}, {}
@@ -508,7 +508,7 @@ def test_a_socket_of_the_wrong_kind(env):
 ABUSE = """
 import os, random, struct, sys
 from machio import bootstrap
-from machio.errors import MachError
+from machio.errors import MachError, ReceiveTimedOut
 from machio.messages import Disposition, Message
 from machio.ports import ReceiveRight
 chance = random.Random(4)
@@ -527,6 +527,11 @@ with bootstrap.port() as server, ReceiveRight.allocate() as port, port.make_send
         id = chance.choice([11001, 11002, 11003, 11004, 11000, 70, 72, 0, -1])
         reply = chance.choice([None, (send, Disposition.COPY_SEND), port, port])
         server.send_blocking(Message(id, body, rights, reply), 20)
+        try:  # what came back, so that 1024 files are enough for this process
+            while True:
+                port.receive_blocking(0).close()
+        except ReceiveTimedOut:
+            pass
 """
 
 
