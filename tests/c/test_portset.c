@@ -242,7 +242,7 @@ static unsigned count_waiters(mach_port_t set) {
     unsigned count = 0;
     mio_lock();
     MIO_EACH(item, &mio_space_lookup(set)->set->receivers)
-    count++;
+        count++;
     mio_unlock();
     return count;
 }

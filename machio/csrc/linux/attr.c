@@ -103,7 +103,7 @@ kern_return_t mach_port_get_attributes(ipc_space_t task, mach_port_name_t name,
         break;
     case MACH_PORT_DNREQUESTS_SIZE:
         MIO_EACH(item, &port->requests)
-        ext.mpie_status.mps_pset++;
+            ext.mpie_status.mps_pset++;
         break;
     default:
         fill_status(port, &ext.mpie_status);

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Reading an audit token: libbsm's functions. A token of this system holds what the kernel attests
- * of a sender, its pid, uid and gid; audit ids, session and pid version are 0.
+ * of a sender, its pid, uid and gid; audit ids and session are 0, the pid version is 1.
  */
 #include <bsm/libbsm.h>
 

@@ -142,8 +142,8 @@ static bool put_receive(struct encoder *encoder, struct mio_port *port,
         !carry(encoder, port->cw.fd, &ret->fd[2]))
         return false;
     MIO_EACH(item, &port->onces)
-    if (!put_home(encoder, MIO_CONTAINER(item, struct mio_once, link), receive))
-        return false;
+        if (!put_home(encoder, MIO_CONTAINER(item, struct mio_once, link), receive))
+            return false;
     return (port->no_senders == NULL ||
             put_once(encoder, port->no_senders, &receive->no_senders)) &&
            (port->destroyed == NULL || put_once(encoder, port->destroyed, &receive->destroyed));
@@ -222,7 +222,7 @@ static void each_once(struct mio_kmsg *kmsg, void (*act)(struct mio_once *)) {
             act(right->once);
         } else if (right->kind == MIO_RIGHT_RECEIVE) {
             MIO_EACH(item, &right->port->onces)
-            act(MIO_CONTAINER(item, struct mio_once, link));
+                act(MIO_CONTAINER(item, struct mio_once, link));
             if (right->port->no_senders != NULL)
                 act(right->port->no_senders);
             if (right->port->destroyed != NULL)
@@ -428,7 +428,7 @@ static void commit(struct mio_kmsg *kmsg, unsigned nreceives) {
         struct mio_right *right = right_at(kmsg, i);
         if (right->kind == MIO_RIGHT_RECEIVE)
             MIO_EACH(item, &right->port->onces)
-        home_left(MIO_CONTAINER(item, struct mio_once, link));
+                home_left(MIO_CONTAINER(item, struct mio_once, link));
     }
     for (unsigned i = 0; i < count; i++) {
         struct mio_right *right = right_at(kmsg, i);

@@ -243,5 +243,5 @@ void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port) {
     mio_port_mark_ready(port);
     fired(kq, &port->knotes);
     MIO_EACH(item, &port->memberships)
-    fired(kq, &MIO_CONTAINER(item, struct mio_member, of_port)->set->knotes);
+        fired(kq, &MIO_CONTAINER(item, struct mio_member, of_port)->set->knotes);
 }

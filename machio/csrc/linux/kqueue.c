@@ -133,7 +133,7 @@ void mio_kqs_watch_notice(void) {
 
 static int make(int fd) {
     MIO_EACH(item, &mio_task.kqs)
-    mio_kq_check(MIO_CONTAINER(item, struct mio_kq, link));
+        mio_kq_check(MIO_CONTAINER(item, struct mio_kq, link));
     free_closed();
     if (mio_task.marker < 0)
         mio_task.marker = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -365,7 +365,7 @@ static void arm(struct mio_request *request) {
 /* The receive right of a port with requests came or went: what is watched changes with it. */
 void mio_requests_moved(struct mio_port *port) {
     MIO_EACH(item, &port->requests)
-    recount(MIO_CONTAINER(item, struct mio_request, link));
+        recount(MIO_CONTAINER(item, struct mio_request, link));
     mio_notice_update_port(port);
 }
 

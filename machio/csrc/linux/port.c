@@ -121,14 +121,14 @@ bool mio_port_travels_in(const struct mio_port *port, const struct mio_port *des
 
 static void wake_list(struct mio_list *waiters) {
     MIO_EACH(item, waiters)
-    mio_wake(MIO_CONTAINER(item, struct mio_waiter, link));
+        mio_wake(MIO_CONTAINER(item, struct mio_waiter, link));
 }
 
 void mio_port_wake_all(struct mio_port *port) {
     wake_list(&port->receivers);
     wake_list(&port->senders);
     MIO_EACH(item, &port->memberships)
-    wake_list(&MIO_CONTAINER(item, struct mio_member, of_port)->set->receivers);
+        wake_list(&MIO_CONTAINER(item, struct mio_member, of_port)->set->receivers);
 }
 
 void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg) {
@@ -147,7 +147,7 @@ void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg) {
 void mio_port_leave_space(struct mio_port *port) {
     mio_knotes_vanish(&port->knotes);
     MIO_EACH(item, &port->memberships)
-    mio_set_remove(MIO_CONTAINER(item, struct mio_member, of_port));
+        mio_set_remove(MIO_CONTAINER(item, struct mio_member, of_port));
     wake_list(&port->receivers);
     port->seqno = port->mscount = 0;
     port->context = 0;

@@ -35,7 +35,7 @@ struct mio_member *mio_set_find(struct mio_set *set, struct mio_port *port) {
 /* Whoever blocks on the set looks again. */
 static void wake_receivers(struct mio_set *set) {
     MIO_EACH(item, &set->receivers)
-    mio_wake(MIO_CONTAINER(item, struct mio_waiter, link));
+        mio_wake(MIO_CONTAINER(item, struct mio_waiter, link));
 }
 
 /* KERN_ALREADY_IN_SET, KERN_RESOURCE_SHORTAGE; then nothing changed. */
@@ -85,7 +85,7 @@ void mio_set_remove(struct mio_member *member) {
 void mio_set_destroy(struct mio_set *set) {
     mio_knotes_vanish(&set->knotes);
     MIO_EACH(item, &set->members)
-    mio_set_remove(MIO_CONTAINER(item, struct mio_member, of_set));
+        mio_set_remove(MIO_CONTAINER(item, struct mio_member, of_set));
     MIO_EACH(waiter, &set->receivers) {
         mio_list_remove(waiter); /* the list goes before the thread is up */
         mio_wake(MIO_CONTAINER(waiter, struct mio_waiter, link));
@@ -209,7 +209,7 @@ static kern_return_t list_members(const struct mio_set *set, mach_port_name_arra
     mach_msg_type_number_t count = 0;
 
     MIO_EACH(item, &set->members)
-    count++;
+        count++;
     if (count > 0) {
         kern_return_t kr = vm_allocate(mach_task_self(), &address, count * sizeof(mach_port_name_t),
                                        VM_FLAGS_ANYWHERE);
@@ -218,7 +218,7 @@ static kern_return_t list_members(const struct mio_set *set, mach_port_name_arra
     }
     mach_port_name_t *names = (mach_port_name_t *)address, *name = names;
     MIO_EACH(item, &set->members)
-    *name++ = MIO_CONTAINER(item, struct mio_member, of_set)->port->name;
+        *name++ = MIO_CONTAINER(item, struct mio_member, of_set)->port->name;
     if (count > 0)
         qsort(names, count, sizeof *names, by_name);
     *ret_names = names;

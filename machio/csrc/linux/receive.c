@@ -335,7 +335,7 @@ static void collect_ready(struct mio_set *set) {
         if (set->watch == NULL)
             return;
         MIO_EACH(item, &set->members)
-        mio_watch_add(set->watch, MIO_CONTAINER(item, struct mio_member, of_set)->port, false);
+            mio_watch_add(set->watch, MIO_CONTAINER(item, struct mio_member, of_set)->port, false);
     }
     int n = epoll_wait(set->watch->epfd, events, 32, 0);
     for (int i = 0; i < n; i++) {

@@ -110,7 +110,7 @@ static void free_link(struct mio_watch_link *link) {
 
 void mio_watch_unlink(struct mio_watch *watch) {
     MIO_EACH(item, &watch->links)
-    free_link(MIO_CONTAINER(item, struct mio_watch_link, of_watch));
+        free_link(MIO_CONTAINER(item, struct mio_watch_link, of_watch));
 }
 
 void mio_watch_free(struct mio_watch *watch) {
