@@ -35,11 +35,6 @@ static kern_return_t enter(ipc_space_t task, mach_port_name_t name, kern_return_
     return kr;
 }
 
-static kern_return_t leave(kern_return_t kr) {
-    mio_unlock();
-    return kr;
-}
-
 /* ---- attributes ---------------------------------------------------------------------------- */
 
 static void fill_status(struct mio_port *port, mach_port_status_t *status) {
@@ -111,7 +106,7 @@ kern_return_t mach_port_get_attributes(ipc_space_t task, mach_port_name_t name,
     }
     memcpy(info, &ext, needed * sizeof(natural_t));
     *count = needed;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 static void set_limit(struct mio_port *port, unsigned limit) {
@@ -152,7 +147,7 @@ kern_return_t mach_port_set_attributes(ipc_space_t task, mach_port_name_t name,
         port->flags |= MACH_PORT_STATUS_FLAG_TEMPOWNER;
     else if (flavor != MACH_PORT_DNREQUESTS_SIZE)
         port->flags |= MACH_PORT_STATUS_FLAG_IMP_DONATION;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 kern_return_t mach_port_set_mscount(ipc_space_t task, mach_port_name_t name,
@@ -162,7 +157,7 @@ kern_return_t mach_port_set_mscount(ipc_space_t task, mach_port_name_t name,
     if (kr != KERN_SUCCESS)
         return kr;
     port->mscount = mscount;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 kern_return_t mach_port_set_seqno(ipc_space_t task, mach_port_name_t name,
@@ -172,7 +167,7 @@ kern_return_t mach_port_set_seqno(ipc_space_t task, mach_port_name_t name,
     if (kr != KERN_SUCCESS)
         return kr;
     port->seqno = seqno;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 /* Holders elsewhere are counted as one: the kernel tells that there are some, not how many. */
@@ -186,7 +181,7 @@ kern_return_t mach_port_get_srights(ipc_space_t task, mach_port_name_t name,
     port->srights = 0;
     *srights = here + mio_port_has_senders(port);
     port->srights = here;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 /* ---- context and guard ----------------------------------------------------------------------- */
@@ -198,7 +193,7 @@ kern_return_t mach_port_get_context(ipc_space_t task, mach_port_name_t name,
     if (kr != KERN_SUCCESS)
         return kr;
     *context = port->strict ? 0 : port->context;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 kern_return_t mach_port_set_context(ipc_space_t task, mach_port_name_t name,
@@ -208,9 +203,9 @@ kern_return_t mach_port_set_context(ipc_space_t task, mach_port_name_t name,
     if (kr != KERN_SUCCESS)
         return kr;
     if (port->strict)
-        return leave(KERN_INVALID_ARGUMENT);
+        return mio_leave(KERN_INVALID_ARGUMENT);
     port->context = context;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 kern_return_t mach_port_guard_with_flags(ipc_space_t task, mach_port_name_t name,
@@ -220,12 +215,12 @@ kern_return_t mach_port_guard_with_flags(ipc_space_t task, mach_port_name_t name
     if (kr != KERN_SUCCESS)
         return kr;
     if (port->guarded || port->context != 0)
-        return leave(KERN_INVALID_ARGUMENT);
+        return mio_leave(KERN_INVALID_ARGUMENT);
     port->context = guard;
     port->guarded = true;
     port->strict = flags & MPG_STRICT;
     port->immovable |= (flags & MPG_IMMOVABLE_RECEIVE) != 0;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 kern_return_t mach_port_guard(ipc_space_t task, mach_port_name_t name, mach_port_context_t guard,
@@ -240,10 +235,10 @@ kern_return_t mach_port_unguard(ipc_space_t task, mach_port_name_t name,
     if (kr != KERN_SUCCESS)
         return kr;
     if (!port->guarded || port->context != guard)
-        return leave(KERN_INVALID_ARGUMENT);
+        return mio_leave(KERN_INVALID_ARGUMENT);
     port->context = 0;
     port->guarded = port->strict = false;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }
 
 kern_return_t mach_port_swap_guard(ipc_space_t task, mach_port_name_t name,
@@ -253,7 +248,7 @@ kern_return_t mach_port_swap_guard(ipc_space_t task, mach_port_name_t name,
     if (kr != KERN_SUCCESS)
         return kr;
     if (!port->guarded || port->strict || port->context != old_guard)
-        return leave(KERN_INVALID_ARGUMENT);
+        return mio_leave(KERN_INVALID_ARGUMENT);
     port->context = new_guard;
-    return leave(KERN_SUCCESS);
+    return mio_leave(KERN_SUCCESS);
 }

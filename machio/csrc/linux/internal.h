@@ -10,16 +10,17 @@
  *
  *   space.c    the name table: names, entries, user references
  *   right.c    rights: from a name into transit (copyin), back (copyout), dropped
- *   port.c     ports and send-once rights as objects: birth, counts, death
+ *   port.c     ports as objects: birth, counts, death     once.c  send-once rights
  *   channel.c  the kernel objects behind a port that other tasks can reach
  *   portset.c  port sets
- *   calls.c    mach_port_*: argument checks, then the above
+ *   calls.c    mach_port_*: names made, told about, given rights     release.c  and dropped
  *   attr.c     mach_port_get/set_attributes, contexts, guards
- *   send.c     mach_msg, sending half     receive.c  receiving half     kmsg.c  messages
+ *   send.c     mach_msg, sending half     receive.c  receiving half
+ *   queue.c    a port's messages, from wherever they come     kmsg.c  messages
  *   identity.c what a descriptor is that a peer sent
  *   wire.c     frames in and out of sockets (docs/linux-wire.md)
  *   encode.c   a message becomes a frame     decode.c  a frame becomes a message
- *   notify.c   requests and notifications; what the task watches
+ *   request.c  requests for notifications     notify.c  notifications     notice.c  their causes
  *   wait.c     blocked threads
  *   watch.c    epoll: which descriptors belong to which port
  *   kqueue.c   kqueues              knote.c  what is registered with them
@@ -46,6 +47,8 @@ struct mio_request;
 struct mio_watch;
 struct mio_watch_link;
 struct mio_kq;
+struct pollfd;
+struct timespec;
 
 /* ---- lists: intrusive, circular, doubly linked ------------------------------------------- */
 
@@ -349,6 +352,19 @@ extern struct mio_task mio_task;
 void mio_lock(void);   /* Unlocked. Starts the layer if need be. */
 void mio_unlock(void); /* also runs nothing: destruction finishes where it begins */
 
+/* Unlocked. A call on this task begins and ends; anything else than this task is no destination. */
+#define MIO_ENTER(task)                                            \
+    do {                                                           \
+        if ((task) != mach_task_self_ || (task) == MACH_PORT_NULL) \
+            return MACH_SEND_INVALID_DEST;                         \
+        mio_lock();                                                \
+    } while (0)
+
+static inline kern_return_t mio_leave(kern_return_t kr) {
+    mio_unlock();
+    return kr;
+}
+
 /* ---- space.c ------------------------------------------------------------------------------ */
 
 /* The entry under exactly this name, or NULL. */
@@ -409,6 +425,22 @@ struct mio_port *mio_port_by_cookie(uint64_t cookie);
 void mio_port_hash(struct mio_port *port);
 void mio_port_unhash(struct mio_port *port);
 
+/* The port's socket was shut down by a hostile holder: every remote right dies, the port lives. */
+void mio_port_break(struct mio_port *port);
+/* Whether dest is the port, or lies in its queue, at any depth: the port's right must not go there.
+ */
+bool mio_port_travels_in(const struct mio_port *port, const struct mio_port *dest);
+/* The port's memberships go to their sets' ready lists; no wake-up. */
+void mio_port_mark_ready(struct mio_port *port);
+/* Someone may have something to receive: blocked threads, sets, kqueues. */
+void mio_port_ready(struct mio_port *port);
+/* Wakes every thread blocked on the port so that it looks again. */
+void mio_port_wake_all(struct mio_port *port);
+/* Leaves all sets, final knote events, PORT_CHANGED for receivers; resets what a move resets. */
+void mio_port_leave_space(struct mio_port *port);
+
+/* ---- once.c -------------------------------------------------------------------------------- */
+
 struct mio_once *mio_once_new(struct mio_port *home); /* LOCAL; home NULL: REMOTE */
 struct mio_once *mio_once_by_cookie(uint64_t cookie);
 void mio_once_hash(struct mio_once *once);
@@ -420,20 +452,6 @@ void mio_once_drop(struct mio_once *once);
 void mio_once_close_home(struct mio_once *once);
 /* Frees the object without any message: the right was used, or moved away. */
 void mio_once_free(struct mio_once *once);
-
-/* The port's socket was shut down by a hostile holder: every remote right dies, the port lives. */
-void mio_port_break(struct mio_port *port);
-/* Whether dest is the port, or lies in its queue, at any depth: the port's right must not go there.
- */
-bool mio_port_travels_in(const struct mio_port *port, const struct mio_port *dest);
-/* Puts a message into a local port's own queue and wakes whoever waits for it. Consumes it. */
-void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg);
-/* Someone may have something to receive: blocked threads, sets, kqueues. */
-void mio_port_ready(struct mio_port *port);
-/* Wakes every thread blocked on the port so that it looks again. */
-void mio_port_wake_all(struct mio_port *port);
-/* Leaves all sets, final knote events, PORT_CHANGED for receivers; resets what a move resets. */
-void mio_port_leave_space(struct mio_port *port);
 
 /* ---- channel.c: the kernel objects ------------------------------------------------------- */
 
@@ -493,9 +511,28 @@ void mio_set_remove(struct mio_member *member);
 struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights); /* NULL: no memory */
 void mio_kmsg_free(struct mio_kmsg *kmsg);                             /* memory only */
 void mio_kmsg_destroy(struct mio_kmsg *kmsg); /* with every right in it, in Mach's order */
+uint64_t mio_now(void);
+
+/* ---- queue.c ------------------------------------------------------------------------------ */
+
+/* Puts a message into a local port's own queue and wakes whoever waits for it. Consumes it. */
+void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg);
 /* Puts a message that was taken off back to the front of the port's own queue. */
 void mio_kmsg_push_front(struct mio_port *port, struct mio_kmsg *kmsg);
-uint64_t mio_now(void);
+/*
+ * The next message of a local port, taken off, oldest source first; NULL: none. *ret_shortage:
+ * one is there but the descriptors in it could not be installed; it stays queued.
+ */
+struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage);
+/* Whether the port has something to receive now (also what only looks so: a dying peer). */
+bool mio_port_has_message(struct mio_port *port);
+/* How many send-once rights that are elsewhere have sent their message, or were dropped. */
+unsigned mio_port_waiting_onces(struct mio_port *port);
+/*
+ * The descriptors by which a local port's messages come, for poll(); NULL port: none. The first
+ * `before` are the caller's to fill in. Valid until the next call; NULL: no memory.
+ */
+struct pollfd *mio_port_fds(struct mio_port *port, size_t before, size_t *ret_n);
 
 /* ---- send.c / receive.c -------------------------------------------------------------------- */
 
@@ -512,18 +549,7 @@ mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
 mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t option,
                                   mach_msg_size_t limit, mach_port_name_t name,
                                   mach_msg_size_t *ret_size, mach_port_name_t *ret_port);
-/*
- * The next message of a local port, taken off, oldest source first; NULL: none. *ret_shortage:
- * one is there but the descriptors in it could not be installed; it stays queued.
- */
-struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage);
-/* The port's memberships go to their sets' ready lists; no wake-up. */
-void mio_port_mark_ready(struct mio_port *port);
-/* Whether the port has something to receive now (also what only looks so: a dying peer). */
-bool mio_port_has_message(struct mio_port *port);
-/* How many send-once rights that are elsewhere have sent their message, or were dropped. */
-unsigned mio_port_waiting_onces(struct mio_port *port);
-/* The same for a set; *ret_port: the member that has it. */
+/* Whether a set has something to receive now; *ret_port: the member that has it. */
 bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port);
 /* What a blocked sender waits for on a remote port: room. True if a send would find room. */
 bool mio_port_has_room(struct mio_port *port);
@@ -579,9 +605,9 @@ void mio_notify_send_once(struct mio_once *once);
 struct mio_kmsg *mio_notify_send_once_kmsg(struct mio_once *once);
 /* PORT_DESTROYED with the receive right; false: nobody to tell, the right is still the caller's. */
 bool mio_notify_port_destroyed(struct mio_once *notify, struct mio_port *port);
-kern_return_t mio_request_set(mach_port_name_t name, struct mio_entry *entry, bool send_possible,
-                              bool immediate, struct mio_once *notify,
-                              struct mio_once **ret_previous);
+
+/* ---- request.c ----------------------------------------------------------------------------- */
+
 /* Takes the request off the name; what it would have notified is the caller's, or NULL. */
 struct mio_once *mio_request_cancel(struct mio_entry *entry);
 void mio_request_free(struct mio_request *request); /* drops nothing: memory and lists only */
@@ -589,18 +615,22 @@ void mio_request_free(struct mio_request *request); /* drops nothing: memory and
 void mio_request_fire_dead(struct mio_request *request);
 /* The port died: DEAD_NAME to every request on it. */
 void mio_requests_port_died(struct mio_port *port);
-/* (Un)registers a source with mio_task.notice according to what is armed. */
-void mio_notice_update_port(struct mio_port *port);
-void mio_notice_update_once(struct mio_once *once);
-bool mio_notice_open(void);                      /* false: no descriptors */
-void mio_notice_left(struct mio_source *source); /* it was taken out of mio_task.notice */
-void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
 /* The port's receive right came to this task, or left it: requests on its name follow. */
 void mio_requests_moved(struct mio_port *port);
 /* Fires the armed send-possible requests of the port; true if there were any. */
 bool mio_requests_room(struct mio_port *port);
 /* MACH_SEND_NOTIFY found the queue full: arms the send-possible request on the name, if any. */
 void mio_request_arm(struct mio_entry *entry);
+
+/* ---- notice.c ------------------------------------------------------------------------------ */
+
+/* (Un)registers a source with mio_task.notice according to what is armed. */
+void mio_notice_update_port(struct mio_port *port);
+void mio_notice_update_once(struct mio_once *once);
+bool mio_notice_open(void);                      /* false: no descriptors */
+void mio_notice_left(struct mio_source *source); /* it was taken out of mio_task.notice */
+void mio_notice_set_tick(void);                  /* mio_task.armed became 0, or is no longer */
+void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
 /* A remote port's tx is about to be closed. */
 void mio_notice_forget_room(struct mio_port *port);
 /* Looks at everything watched and sends what is due; true if anything was sent. */
@@ -610,8 +640,6 @@ bool mio_notice_poll(void);
 
 int mio_thread_fd(void); /* Unlocked or not. The thread's eventfd, -1 without descriptors. */
 void mio_wake(struct mio_waiter *waiter);
-struct pollfd;
-struct timespec;
 struct mio_deadline {
     bool never;
     int64_t at; /* CLOCK_MONOTONIC, ns */

@@ -62,12 +62,3 @@ void mio_reap(void) {
     }
     mio_task.reaping = false;
 }
-
-void mio_kmsg_push_front(struct mio_port *port, struct mio_kmsg *kmsg) {
-    if (port->head == NULL)
-        port->tail = &kmsg->next;
-    kmsg->next = port->head;
-    port->head = kmsg;
-    port->queued++;
-    port->counted += kmsg->counted;
-}

@@ -1,12 +1,11 @@
 /*
  * SPDX-License-Identifier: Apache-2.0
  *
- * Ports and send-once rights as objects: birth, counts, death. What the space, messages and
- * requests hold are references (memory); what counts for Mach is kept apart: `srights` for the
- * holders of send rights, the list `onces` for the send-once rights of a port.
+ * Ports as objects: birth, counts, death. What the space, messages and requests hold are references
+ * (memory); what counts for Mach is kept apart: `srights` for the holders of send rights, the list
+ * `onces` for the send-once rights of a port.
  *
- * Guarded by mio_task.lock. A port owns the descriptors that channel.c makes for it, a send-once
- * right the one end of its socket pair that its state names.
+ * Guarded by mio_task.lock. A port owns the descriptors that channel.c makes for it.
  */
 #include "internal.h"
 
@@ -131,19 +130,6 @@ void mio_port_wake_all(struct mio_port *port) {
         wake_list(&MIO_CONTAINER(item, struct mio_member, of_port)->set->receivers);
 }
 
-void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg) {
-    kmsg->next = NULL;
-    kmsg->stamp = mio_now();
-    *port->tail = kmsg;
-    port->tail = &kmsg->next;
-    port->queued++;
-    port->counted += kmsg->counted;
-    for (unsigned i = 0; i < kmsg->nrights; i++)
-        if (kmsg->rights[i].kind == MIO_RIGHT_RECEIVE)
-            kmsg->rights[i].port->carrier = port;
-    mio_port_ready(port);
-}
-
 void mio_port_leave_space(struct mio_port *port) {
     mio_knotes_vanish(&port->knotes);
     MIO_EACH(item, &port->memberships)
@@ -261,97 +247,4 @@ void mio_port_unhash(struct mio_port *port) {
             return;
         }
     }
-}
-
-struct mio_once *mio_once_by_cookie(uint64_t cookie) {
-    struct mio_once *once = mio_task.once_by_cookie[cookie % MIO_HASH];
-    while (once != NULL && once->cookie != cookie)
-        once = once->hash_next;
-    return once;
-}
-
-void mio_once_hash(struct mio_once *once) {
-    struct mio_once **bucket = &mio_task.once_by_cookie[once->cookie % MIO_HASH];
-    once->hash_next = *bucket;
-    *bucket = once;
-}
-
-void mio_once_unhash(struct mio_once *once) {
-    struct mio_once **link = &mio_task.once_by_cookie[once->cookie % MIO_HASH];
-    for (; *link != NULL; link = &(*link)->hash_next) {
-        if (*link == once) {
-            *link = once->hash_next;
-            return;
-        }
-    }
-}
-
-/* ---- send-once rights ---------------------------------------------------------------------- */
-
-struct mio_once *mio_once_new(struct mio_port *home) {
-    struct mio_once *once = calloc(1, sizeof *once);
-    if (once == NULL)
-        return NULL;
-    once->pending_tx = once->pending_rx = -1;
-    mio_list_init(&once->link);
-    source_init(&once->source, MIO_SOURCE_ONCE_RX, NULL);
-    once->source.once = once;
-    if (home == NULL) {
-        once->state = MIO_ONCE_REMOTE;
-        once->source.kind = MIO_SOURCE_ONCE_TX;
-        return once;
-    }
-    once->state = MIO_ONCE_LOCAL;
-    once->home = home;
-    mio_port_ref(home);
-    home->sorights++;
-    mio_list_append(&home->onces, &once->link);
-    return once;
-}
-
-void mio_once_close_home(struct mio_once *once) {
-    if (once->source.fd < 0)
-        return;
-    mio_wire_drain(once->source.fd);
-    mio_source_close(&once->source);
-    if (once->cookie != 0)
-        mio_once_unhash(once);
-    once->cookie = 0;
-    mio_reap();
-}
-
-void mio_once_free(struct mio_once *once) {
-    if (once->state == MIO_ONCE_EXPORTED)
-        mio_once_close_home(once);
-    mio_source_close(&once->source);
-    if (once->cookie != 0)
-        mio_once_unhash(once);
-    mio_list_remove(&once->link);
-    if (once->home != NULL) {
-        once->home->sorights--;
-        mio_port_unref(once->home);
-    }
-    free(once);
-}
-
-bool mio_once_is_dead(struct mio_once *once) {
-    if (once->state == MIO_ONCE_REMOTE) {
-        struct pollfd fd = {.fd = once->source.fd};
-        if (poll(&fd, 1, 0) == 1 && fd.revents & (POLLHUP | POLLERR)) {
-            once->state = MIO_ONCE_DEAD;
-            mio_source_close(&once->source);
-            mio_request_fire_dead(once->request);
-        }
-    }
-    return once->state == MIO_ONCE_DEAD;
-}
-
-void mio_once_drop(struct mio_once *once) {
-    if (once->state == MIO_ONCE_LOCAL) {
-        mio_notify_send_once(once);
-        return;
-    }
-    if (once->state == MIO_ONCE_REMOTE)
-        mio_wire_signal(once->source.fd, MIO_FRAME_DROPPED);
-    mio_once_free(once);
 }

@@ -3,10 +3,8 @@
  *
  * mach_msg, the receiving half.
  *
- * A port's messages come from several sources: its queue inside the task (own messages and
- * notifications), its socket, and the home end of each send-once right that is elsewhere. The
- * kernel stamps every message; with more than one source ready the oldest goes first. A death
- * carries no stamp and goes last.
+ * A message is taken off its port's queue (queue.c), its rights get names, and it is laid out in
+ * the receiver's buffer with a trailer. A set takes from its members in turn.
  *
  * Guarded by mio_task.lock, let go only to wait. After a wait the name is looked up again: what
  * was a receive right may be gone (MACH_RCV_PORT_CHANGED).
@@ -19,176 +17,8 @@
 #include <sys/epoll.h>
 
 #define HEADER_SIZE ((mach_msg_size_t)sizeof(mach_msg_header_t))
-#define BAD_FRAMES 16384 /* so many are dropped at once: more than a socket's buffer holds */
 
-/* A buffer for poll(), grown as needed; the lock guards it. */
-static struct pollfd *scratch;
-static size_t scratch_size;
-
-static struct pollfd *scratch_for(size_t n) {
-    if (n > scratch_size) {
-        struct pollfd *bigger = realloc(scratch, (n + 16) * sizeof *bigger);
-        if (bigger == NULL)
-            return NULL;
-        scratch = bigger;
-        scratch_size = n + 16;
-    }
-    return scratch;
-}
-
-/* ---- the sources of one port ----------------------------------------------------------------- */
-
-/* Appends the port's descriptors to the scratch buffer from `n` on; the new length. */
-static size_t collect_fds(struct mio_port *port, size_t n) {
-    if (port->rx.fd >= 0 && scratch_for(n + 1) != NULL)
-        scratch[n++] = (struct pollfd){.fd = port->rx.fd, .events = POLLIN};
-    MIO_EACH(item, &port->onces) {
-        struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
-        if (once->state == MIO_ONCE_EXPORTED && scratch_for(n + 1) != NULL)
-            scratch[n++] = (struct pollfd){.fd = once->source.fd, .events = POLLIN};
-    }
-    return n;
-}
-
-bool mio_port_has_message(struct mio_port *port) {
-    if (port->head != NULL)
-        return true;
-    size_t n = collect_fds(port, 0);
-    return n > 0 && poll(scratch, n, 0) > 0;
-}
-
-unsigned mio_port_waiting_onces(struct mio_port *port) {
-    unsigned waiting = 0;
-    size_t n = collect_fds(port, 0);
-    if (n == 0 || poll(scratch, n, 0) <= 0)
-        return 0;
-    for (size_t i = 0; i < n; i++)
-        waiting += scratch[i].revents != 0 && scratch[i].fd != port->rx.fd;
-    return waiting;
-}
-
-static struct mio_kmsg *pop_local(struct mio_port *port) {
-    struct mio_kmsg *kmsg = port->head;
-    port->head = kmsg->next;
-    if (port->head == NULL)
-        port->tail = &port->head;
-    port->queued--;
-    port->counted -= kmsg->counted;
-    kmsg->next = NULL;
-    for (unsigned i = 0; i < kmsg->nrights; i++)
-        if (kmsg->rights[i].kind == MIO_RIGHT_RECEIVE)
-            kmsg->rights[i].port->carrier = NULL;
-    return kmsg;
-}
-
-/* What a send-once right's home end holds: its one message, or word that there will be none. */
-static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
-    struct mio_kmsg *kmsg = NULL;
-    unsigned kind = MIO_FRAME_BAD, flags;
-    enum mio_wire_result result = mio_wire_receive(once->source.fd, &kmsg, &kind, &flags);
-    if (result == MIO_WIRE_FULL)
-        return NULL;
-    if (result == MIO_WIRE_SHORTAGE) {
-        *ret_shortage = true;
-        return NULL;
-    }
-    once->state = MIO_ONCE_LOCAL; /* in the message, as its destination */
-    mio_once_close_home(once);
-    if (kmsg != NULL)
-        kmsg->dest = (struct mio_right){
-            .kind = MIO_RIGHT_ONCE, .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE, .once = once};
-    else
-        kmsg = mio_notify_send_once_kmsg(once);
-    if (kmsg == NULL)
-        mio_once_free(once);
-    else
-        kmsg->counted = false;
-    return kmsg;
-}
-
-/* One frame off the port's socket. NULL with *ret_again: it was no message, look again. */
-static struct mio_kmsg *take_wire(struct mio_port *port, bool *ret_shortage, bool *ret_again) {
-    struct mio_kmsg *kmsg = NULL;
-    unsigned kind = MIO_FRAME_BAD, flags = 0;
-    *ret_again = false;
-    switch (mio_wire_receive(port->rx.fd, &kmsg, &kind, &flags)) {
-    case MIO_WIRE_FULL:
-        return NULL;
-    case MIO_WIRE_SHORTAGE:
-        *ret_shortage = true;
-        return NULL;
-    case MIO_WIRE_GONE:
-        mio_port_break(port);
-        *ret_again = true;
-        return NULL;
-    case MIO_WIRE_OK:
-        break;
-    }
-    if (kmsg != NULL) {
-        kmsg->counted = !(flags & MIO_FRAME_NO_CREDIT);
-        kmsg->dest.disposition =
-            flags & MIO_FRAME_ONCE ? MACH_MSG_TYPE_PORT_SEND_ONCE : MACH_MSG_TYPE_PORT_SEND;
-        return kmsg;
-    }
-    *ret_again = true;
-    if (kind == MIO_FRAME_NUDGE)
-        mio_credit_recover(port);
-    else
-        mio_credit_return(port, true);
-    return NULL;
-}
-
-/* Of the ready sources the one whose message is oldest: NULL for the local queue. */
-static struct mio_source *oldest(struct mio_port *port, size_t n) {
-    struct mio_source *best = NULL, *dead = NULL;
-    uint64_t best_stamp = port->head != NULL ? port->head->stamp : UINT64_MAX;
-    for (size_t i = 0; i < n; i++) {
-        if (scratch[i].revents == 0)
-            continue;
-        struct mio_source *source = mio_source_find(scratch[i].fd);
-        if (source == NULL)
-            continue;
-        uint64_t stamp = 0;
-        if (source->kind == MIO_SOURCE_ONCE_RX && source->once->stamp != 0)
-            stamp = source->once->stamp;
-        else if (scratch[i].revents & POLLIN)
-            stamp = mio_wire_peek_stamp(source->fd);
-        if (source->kind == MIO_SOURCE_ONCE_RX)
-            source->once->stamp = stamp;
-        if (stamp == 0) {
-            dead = source;
-        } else if (stamp < best_stamp) {
-            best_stamp = stamp;
-            best = source;
-        }
-    }
-    return best != NULL || port->head != NULL ? best : dead;
-}
-
-struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
-    *ret_shortage = false;
-    for (unsigned bad = 0;; bad++) {
-        struct mio_source *source = NULL;
-        bool again = false;
-        size_t n = collect_fds(port, 0);
-        if (n == 1 && port->head == NULL) {
-            source = mio_source_find(scratch[0].fd);
-        } else if (n > 0 && poll(scratch, n, 0) > 0) {
-            source = oldest(port, n);
-        }
-        if (source == NULL)
-            return port->head != NULL ? pop_local(port) : NULL;
-        struct mio_kmsg *kmsg = source->kind == MIO_SOURCE_RX
-                                    ? take_wire(port, ret_shortage, &again)
-                                    : take_once(source->once, ret_shortage);
-        if (kmsg != NULL || !again)
-            return kmsg;
-        if (bad == BAD_FRAMES) { /* whoever floods must not keep others from the lock */
-            mio_port_ready(port);
-            return NULL;
-        }
-    }
-}
+/* ---- taking off ------------------------------------------------------------ */
 
 /* The message is the receiver's: its slot is free again, its number used. */
 static void consume(struct mio_port *port, const struct mio_kmsg *kmsg) {
@@ -454,17 +284,16 @@ mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t opti
 static kern_return_t wait_for_message(const struct target *target,
                                       const struct mio_deadline *deadline) {
     struct mio_waiter waiter = {.fd = mio_thread_fd()};
-    if (waiter.fd < 0 || !mio_notice_open() || scratch_for(3) == NULL)
+    size_t n;
+    struct pollfd *all = mio_port_fds(target->port, 3, &n);
+    if (waiter.fd < 0 || !mio_notice_open() || all == NULL)
         return KERN_RESOURCE_SHORTAGE;
-    size_t n = 2;
-    if (target->port != NULL)
-        n = collect_fds(target->port, n);
-    else if (target->set->watch != NULL)
-        scratch[n++] = (struct pollfd){.fd = target->set->watch->epfd, .events = POLLIN};
+    struct mio_watch *watch = target->port == NULL ? target->set->watch : NULL;
+    all[2] = (struct pollfd){.fd = watch != NULL ? watch->epfd : -1, .events = POLLIN};
     struct pollfd few[8], *fds = n <= 8 ? few : malloc(n * sizeof *fds);
     if (fds == NULL)
         return KERN_RESOURCE_SHORTAGE;
-    memcpy(fds, scratch, n * sizeof *fds);
+    memcpy(fds, all, n * sizeof *fds);
     fds[0] = (struct pollfd){.fd = waiter.fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = mio_task.notice, .events = POLLIN};
 
