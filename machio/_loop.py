@@ -152,6 +152,7 @@ class Adapter:
         self.space = _ffi.space()
         self.closed = False
         self.mailbox: Any = None  # the notify port; _requests.py keeps it here
+        self.reply_ports: Any = None  # the idle ones; ports.py keeps them here
         self.kqueue = _ffi.Kqueue()
         try:
             loop.add_reader(self.kqueue.fd, self._drain)

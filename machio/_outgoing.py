@@ -96,12 +96,21 @@ class _Cargo:
 class Outgoing:
     """A message being sent. Use `attempt` until it succeeds or raises, else `give_back`.
 
-    Raises UsageError and RightClosedError when it is made, with every object as it was.
+    `reply` is that of a message that has none of its own. Raises UsageError and RightClosedError
+    when it is made, with every object as it was.
     """
 
     __slots__ = ("_buffer", "_cargo", "_destination", "_message", "_reply", "_rewritten", "_size")
 
-    def __init__(self, message: Message, destination: Right, disposition: Disposition) -> None:
+    def __init__(
+        self,
+        message: Message,
+        destination: Right,
+        disposition: Disposition,
+        reply: Carried = None,
+    ) -> None:
+        if reply is not None and message.reply is not None:
+            raise UsageError("a call makes the reply right of its message; this one has another")
         self._message = message
         self._buffer: _ffi.Buffer | None = None
         self._size = 0
@@ -111,7 +120,7 @@ class Outgoing:
             _claim(carried, _wire.descriptor_at(index))
             for index, carried in enumerate(message.rights)
         ]
-        self._reply = _claim_reply(message.reply)
+        self._reply = _claim_reply(message.reply if reply is None else reply)
         taken: list[_Cargo] = []
         try:
             for cargo in self._all():

@@ -14,7 +14,8 @@
     │   │   └── ReceiveTimedOut        (also a TimeoutError)
     │   ├── BootstrapError         ... of the bootstrap server
     │   │   └── UnknownServiceError
-    │   └── MigError               ... of a routine in MIG's format
+    │   └── MigError               ... of a call, or of a routine in MIG's format
+    │       └── ServerDiedError        the request was dropped unanswered
     ├── BadMessageError            a peer sent a message of a shape that machio does not take
     └── HandshakeError             the other side of a child port handshake failed
         ├── NoCheckInError         the pipe ended, and nobody had checked in
@@ -109,7 +110,11 @@ class UnknownServiceError(BootstrapError):
 
 
 class MigError(MachError):
-    """A routine in MIG's format failed."""
+    """A call, or a routine in MIG's format, failed."""
+
+
+class ServerDiedError(MigError):
+    """The receiver of a request dropped it, or died, before it answered."""
 
 
 class BadMessageError(MachioError):
@@ -145,6 +150,7 @@ _CLASSES: dict[int, type[MachError]] = {
     SendCode.TIMED_OUT: SendTimedOut,
     ReceiveCode.TIMED_OUT: ReceiveTimedOut,
     BootstrapCode.UNKNOWN_SERVICE: UnknownServiceError,
+    MigCode.SERVER_DIED: ServerDiedError,
 }
 _FAMILIES: dict[type[ReturnCode], type[MachError]] = {
     KernCode: KernError,

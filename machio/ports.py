@@ -6,6 +6,10 @@
         await send.send(Message(1, b"ping"))
         message = await port.receive()
 
+and, if the receiver answers by the reply right that the message brings it::
+
+    answer = await send.call(Message(1, b"ping"), timeout=5)
+
 Each object owns its right until it is closed or given away (see `machio._right.Right`, from which
 all have `name`, `close`, `release`, `from_name`). Receiving is cancel-safe: a message is either
 still queued or was returned. Sending is, too: a cancelled or timed-out send has sent nothing, and
@@ -27,13 +31,15 @@ from typing import NamedTuple
 from . import _ffi, _loop, _requests, _wire
 from ._outgoing import Outgoing
 from ._right import Right
-from .codes import ReceiveCode, SendCode, split
+from .codes import MigCode, ReceiveCode, SendCode, split
 from .errors import BadMessageError, UsageError, mach_error
 from .messages import ARRIVES_AS, Disposition, Message, PortRightType
 
 _MAX_MILLISECONDS = 0xFFFF_FFFF
 # A task that always finds a message would keep all others from running: see `_Receiver.receive`.
 _UNINTERRUPTED = 64
+# Reply ports that an event loop keeps for its next calls.
+_IDLE_REPLY_PORTS = 32
 
 
 class PortStatus(NamedTuple):
@@ -228,7 +234,9 @@ class SendRight(Right):
         SendError that says they were destroyed. Raises SendTimedOut, DeadDestinationError,
         SendError, UsageError. Mach: mach_msg, COPY_SEND.
         """
-        outgoing = Outgoing(message, self, Disposition.COPY_SEND)
+        await self._send(Outgoing(message, self, Disposition.COPY_SEND), timeout)
+
+    async def _send(self, outgoing: Outgoing, timeout: float | None) -> None:
         try:
             name = self.name
             if not _requests.is_awaited(name) and outgoing.attempt(_ffi.SEND_NOW):
@@ -249,6 +257,43 @@ class SendRight(Right):
     def send_blocking(self, message: Message, timeout: float | None = None) -> None:
         """Send, blocking the thread while the queue is full; otherwise as `send`."""
         _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), timeout)
+
+    async def call(self, message: Message, timeout: float | None = None) -> Message:
+        """Send a request and return its answer; the caller owns the rights in that.
+
+        The message's own reply right must be None: a send-once right to a port of this call alone
+        takes the place, so any number of calls may be under way, and an answer that comes after
+        its call has ended reaches no other: it is destroyed, with every right in it. `timeout` is
+        for both ways together.
+
+        Raises, at once, ServerDiedError if the receiver drops the request or dies before it
+        answers. While the request has not been sent, as `send`, rights that move being back;
+        afterwards ReceiveTimedOut, BadMessageError. Mach: mach_msg, MAKE_SEND_ONCE.
+        """
+        deadline = _Deadline(timeout)
+        idle = _idle_reply_ports()
+        port = idle.pop() if idle else ReceiveRight.allocate()
+        try:
+            outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
+            await self._send(outgoing, timeout)
+            answer = await port.receive(deadline.seconds())
+        except BaseException:
+            port.close()  # and with it the answer, whenever it comes
+            raise
+        # A send-once right is good for one message: nothing more can come to this port.
+        if len(idle) < _IDLE_REPLY_PORTS and _loop.current().usable():
+            idle.append(port)
+        else:
+            port.close()
+        return _answer(answer)
+
+    def call_blocking(self, message: Message, timeout: float | None = None) -> Message:
+        """As `call`, blocking the thread meanwhile."""
+        deadline = _Deadline(timeout)
+        with ReceiveRight.allocate() as port:
+            outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
+            _send_blocking(outgoing, timeout)
+            return _answer(port.receive_blocking(deadline.seconds()))
 
     def copy(self) -> SendRight:
         """Return another object with a user reference of its own (mach_port_mod_refs).
@@ -364,12 +409,15 @@ class PortSet(_Receiver):
 
 
 class _Deadline:
-    """A timeout in seconds, told in the milliseconds that remain."""
+    """A timeout in seconds, told in what remains of it."""
 
     __slots__ = ("_end",)
 
     def __init__(self, timeout: float | None) -> None:
         self._end = None if timeout is None else time.monotonic() + timeout
+
+    def seconds(self) -> float | None:
+        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
 
     def milliseconds(self) -> int:
         if self._end is None:
@@ -407,6 +455,29 @@ def _adopt(buffer: _ffi.Buffer) -> Message:
         port=incoming.local,
         trailer=incoming.trailer,
     )
+
+
+def _idle_reply_ports() -> list[ReceiveRight]:
+    """Return the running loop's reply ports that no call uses; closed with its adapter."""
+    adapter = _loop.current()
+    if adapter.reply_ports is None:
+        adapter.reply_ports = []
+        adapter.at_close(lambda idle=adapter.reply_ports: _close_all(idle))  # type: ignore[misc]
+    idle: list[ReceiveRight] = adapter.reply_ports
+    return idle
+
+
+def _close_all(ports: list[ReceiveRight]) -> None:
+    while ports:
+        ports.pop().close()
+
+
+def _answer(message: Message) -> Message:
+    """Return the answer of a call, unless it is the system's word that none will come."""
+    if message.is_notification:
+        message.close()
+        raise mach_error(MigCode.SERVER_DIED, "call")
+    return message
 
 
 def _recover(code: int, buffer: _ffi.Buffer) -> _ffi.Buffer:
