@@ -1,6 +1,6 @@
 """Mach messages and port rights for asyncio, on macOS and on Linux."""
 
-from . import bootstrap
+from . import bootstrap, mig
 from ._right import Right
 from .codes import (
     BootstrapCode,
@@ -26,6 +26,7 @@ from .errors import (
     ReceiveError,
     ReceiveTimedOut,
     RightClosedError,
+    RoutineError,
     SendError,
     SendTimedOut,
     ServerDiedError,
@@ -38,6 +39,7 @@ from .handshake import ChildPortHandshake, check_in_fd, serve_fd
 from .messages import Disposition, Message, NotificationId, PortRightType, Sender
 from .notifications import dead_name, no_senders
 from .ports import PortSet, PortStatus, ReceiveRight, SendOnceRight, SendRight
+from .service import Service, connect, current_request
 from .tasks import pid_for_task, task_self
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "ReturnCode",
     "Right",
     "RightClosedError",
+    "RoutineError",
     "SendCode",
     "SendError",
     "SendOnceRight",
@@ -77,13 +80,17 @@ __all__ = [
     "Sender",
     "ServerDiedError",
     "ServerGoneError",
+    "Service",
     "UnknownServiceError",
     "UsageError",
     "WrongRightError",
     "bootstrap",
     "check_in_fd",
+    "connect",
+    "current_request",
     "dead_name",
     "explain",
+    "mig",
     "no_senders",
     "pid_for_task",
     "serve_fd",

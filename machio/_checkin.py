@@ -2,10 +2,11 @@
 
 The server writes an offer into a pipe: a secret token and the name of its service. The client reads
 it and sends one message to the service, the check-in: the token and a port right. Whoever knows the
-token has read the pipe; that is all the proof there is, and all that is needed.
+token has read the pipe; that is all the proof there is, and all that is needed. The check-in is a
+simpleroutine of MIG, declared as `ChildPort`.
 
 Both sides are driven from outside. The transitions stand in the two tables; an event that a table
-does not list in a state is a mistake of the driver (KeyError). Bytes as Crashpad's child_port.defs.
+does not list in a state is a mistake of the driver (KeyError).
 """
 
 from __future__ import annotations
@@ -13,18 +14,35 @@ from __future__ import annotations
 import enum
 import hmac
 import struct
+from typing import Annotated, Any
 
 from . import _wire
+from ._migtypes import Number, Port
+from ._subsystem import Subsystem, simpleroutine
 from .errors import ProtocolError, ServerGoneError
 from .messages import Disposition, PortRightType
 
-CHECK_IN_ID = 10011
-CHECK_IN_SIZE = 56
+
+class ChildPort(Subsystem, base=10011):
+    """Crashpad's child_port.defs."""
+
+    @simpleroutine
+    async def child_port_check_in(
+        self,
+        token: Annotated[int, Number("uint64_t", "Q")],
+        port: Annotated[Any, Port(None, null=True)],
+    ) -> None:
+        """Give the process that knows the token a right of any kind."""
+
+
+CHECK_IN = ChildPort.routines["child_port_check_in"]
+CHECK_IN_ID = CHECK_IN.id
+CHECK_IN_SIZE = CHECK_IN.request.size
 TOKEN_SIZE = 8
 MAX_NAME = 127  # BOOTSTRAP_MAX_NAME_LEN counts the NUL
 
 _LENGTH = struct.Struct("=I")
-_NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))
+_TOKEN = struct.Struct("=Q")
 
 _KINDS = {
     PortRightType.RECEIVE: {Disposition.MOVE_RECEIVE},
@@ -221,7 +239,7 @@ class Client:
         """Return what follows the descriptor in the check-in message: NDR and the token."""
         if self.state is not ClientState.READY:
             raise ValueError("the offer has not been read")
-        return _NDR + self._token
+        return CHECK_IN.request.pack((*_TOKEN.unpack(self._token), None))[1]
 
     def _fill(self, part: bytes) -> None:
         if self.state is ClientState.TOKEN:

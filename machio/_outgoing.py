@@ -207,9 +207,9 @@ class Outgoing:
 
 
 def _claim(carried: Carried, at: int) -> _Cargo:
-    if carried is None:
-        return _Cargo(None, Disposition.MOVE_SEND, at)
     right, disposition = carried if isinstance(carried, tuple) else (carried, None)
+    if right is None:
+        return _Cargo(None, Disposition.MOVE_SEND if disposition is None else disposition, at)
     if not getattr(right, "dispositions", ()):
         raise UsageError(f"a message cannot carry {right!r}")
     if disposition is None:

@@ -15,7 +15,8 @@
     │   ├── BootstrapError         ... of the bootstrap server
     │   │   └── UnknownServiceError
     │   └── MigError               ... of a call, or of a routine in MIG's format
-    │       └── ServerDiedError        the request was dropped unanswered
+    │       ├── ServerDiedError        the request was dropped unanswered
+    │       └── RoutineError           the server's routine returned a code
     ├── BadMessageError            a peer sent a message of a shape that machio does not take
     └── HandshakeError             the other side of a child port handshake failed
         ├── NoCheckInError         the pipe ended, and nobody had checked in
@@ -115,6 +116,16 @@ class MigError(MachError):
 
 class ServerDiedError(MigError):
     """The receiver of a request dropped it, or died, before it answered."""
+
+
+class RoutineError(MigError):
+    """A server's routine returned a code other than success: raise it there, meet it at the caller.
+
+    `code` is the KernCode, MigCode or bare int that travels; a detail stays where it was raised.
+    """
+
+    def __init__(self, code: int, call: str = "routine", detail: str = "") -> None:
+        super().__init__(code, call, detail)
 
 
 class BadMessageError(MachioError):

@@ -63,7 +63,7 @@ ARRIVES_AS: dict[int, PortRightType] = {
     Disposition.MOVE_SEND_ONCE: PortRightType.SEND_ONCE,
 }
 
-Carried: TypeAlias = "Right | tuple[Right, Disposition] | None"
+Carried: TypeAlias = "Right | tuple[Right | None, Disposition] | None"
 
 
 @dataclass(frozen=True, slots=True)

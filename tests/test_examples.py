@@ -57,6 +57,8 @@ ESSENTIAL = {
     ],
 }
 CHILDREN = ["child.py", "once_child.py", "reverse_child.py", "task_child.py"]
+# Run by test_service_examples.py.
+SERVICES = ["calculator.py", "echo_client.py", "echo_service.py", "handover.py"]
 
 
 @pytest.fixture
@@ -85,7 +87,12 @@ def assert_in_order(patterns, text):
 
 
 def test_each_example_is_run():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*ESSENTIAL, *CHILDREN, "demo.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        *ESSENTIAL,
+        *CHILDREN,
+        *SERVICES,
+        "demo.py",
+    }
 
 
 @pytest.mark.parametrize("name", ESSENTIAL)

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "DIFFERENCES.md", ROOT / "docs" / "architecture.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "DIFFERENCES.md",
+    ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "services.md",
+]
 
 
 def programs():
@@ -25,14 +30,22 @@ def readme():
     return PAGES[0].read_text()
 
 
-def test_the_parent_and_child_run_as_copied(bootstrap_env, tmp_path):
+def test_the_programs_run_as_copied(bootstrap_env, tmp_path):
     found = programs()
-    assert set(found) == {"parent.py", "child.py"}
+    assert set(found) == {"parent.py", "child.py", "echo.py"}
     for name, text in found.items():
         (tmp_path / name).write_text(text)
+    for name, output in {
+        "parent.py": r"'hello, child' from pid \d+\n",
+        "echo.py": r"HELLO\n",
+    }.items():
+        run(name, output, bootstrap_env, tmp_path)
+
+
+def run(name, output, bootstrap_env, directory):
     process = subprocess.run(
-        [sys.executable, "-W", "error", "parent.py"],
-        cwd=tmp_path,
+        [sys.executable, "-W", "error", name],
+        cwd=directory,
         env={**bootstrap_env, "PYTHONWARNINGS": "error", "MACHIO_BOOTSTRAPD_IDLE": "0.5"},
         capture_output=True,
         text=True,
@@ -40,7 +53,7 @@ def test_the_parent_and_child_run_as_copied(bootstrap_env, tmp_path):
         check=False,
     )
     assert (process.returncode, process.stderr) == (0, "")
-    assert re.fullmatch(r"'hello, child' from pid \d+\n", process.stdout)
+    assert re.fullmatch(output, process.stdout)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not there")

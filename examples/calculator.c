@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The other side of calculator.py in C: stubs as MIG makes them, written by hand.
+ *
+ *     calculator call     is a client of the service
+ *     calculator serve    is the service
+ *
+ * On Linux: cc -std=c11 -D_GNU_SOURCE -pthread -I machio/csrc/linux/include -I machio/csrc/linux \
+ *               examples/calculator.c machio/csrc/linux/[*].c -o calculator
+ * (with * for [*]); on macOS: cc examples/calculator.c.
+ */
+
+#include <mach/mach.h>
+#include <mach/mig_errors.h>
+#include <mach/ndr.h>
+#include <servers/bootstrap.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SERVICE "org.machio.example.calculator"
+#define ALIGN(size) (((size) + 3u) & ~3u)
+
+enum { ADD = 8000, MEAN, GREET, MOVE, JOIN, NOTE };
+
+typedef struct {
+    int16_t layer;
+    double x, y;
+} point_t;
+
+#pragma pack(push, 4)
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    int8_t a;
+    char aPad[3];
+    uint16_t b;
+    char bPad[2];
+    int64_t c;
+} add_request_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    kern_return_t RetCode;
+    int64_t result;
+} add_reply_t;
+
+/* On the wire `values` has as many elements as there are, and `scale` follows at once. */
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    mach_msg_type_number_t valuesCnt;
+    double values[16];
+    uint32_t scale;
+} mean_request_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    kern_return_t RetCode;
+    double result;
+} mean_reply_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    char name[32];
+    mach_msg_type_number_t titleOffset;
+    mach_msg_type_number_t titleCnt;
+    char title[256];
+    boolean_t loud;
+} greet_request_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    kern_return_t RetCode;
+    mach_msg_type_number_t textOffset;
+    mach_msg_type_number_t textCnt;
+    char text[256];
+    int32_t length;
+} greet_reply_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    point_t triangle[3];
+    point_t by;
+} move_request_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    kern_return_t RetCode;
+    point_t result[3];
+} move_reply_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    mach_msg_body_t msgh_body;
+    mach_msg_port_descriptor_t listener;
+    NDR_record_t NDR;
+    uint8_t first;
+    char firstPad[3];
+} join_request_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    mach_msg_body_t msgh_body;
+    mach_msg_port_descriptor_t listener;
+    NDR_record_t NDR;
+    uint8_t following;
+    char followingPad[3];
+} join_reply_t;
+
+typedef struct {
+    mach_msg_header_t Head;
+    NDR_record_t NDR;
+    mach_msg_type_number_t textOffset;
+    mach_msg_type_number_t textCnt;
+    char text[256];
+} note_request_t;
+
+#pragma pack(pop)
+
+typedef union {
+    mach_msg_header_t Head;
+    mig_reply_error_t error;
+    add_request_t add;
+    add_reply_t add_reply;
+    mean_request_t mean;
+    mean_reply_t mean_reply;
+    greet_request_t greet;
+    greet_reply_t greet_reply;
+    move_request_t move;
+    move_reply_t move_reply;
+    join_request_t join;
+    join_reply_t join_reply;
+    note_request_t note;
+    struct {
+        char space[sizeof(greet_request_t)];
+        mach_msg_max_trailer_t trailer;
+    } room;
+} message_t;
+
+/* --- the client's stubs ------------------------------------------------------------------------ */
+
+static mach_port_t server, reply_port;
+
+/* Send a request and receive its reply in the same place. */
+static kern_return_t call(message_t *message, int id, size_t size, mach_msg_bits_t complex,
+                          size_t reply_size) {
+    message->Head.msgh_bits =
+        MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND_ONCE) | complex;
+    message->Head.msgh_remote_port = server;
+    message->Head.msgh_local_port = reply_port;
+    message->Head.msgh_voucher_port = MACH_PORT_NULL;
+    message->Head.msgh_id = id;
+    kern_return_t code =
+        mach_msg(&message->Head, MACH_SEND_MSG | MACH_RCV_MSG, (mach_msg_size_t)size,
+                 sizeof *message, reply_port, MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL);
+    if (code != MACH_MSG_SUCCESS)
+        return code;
+    if (message->Head.msgh_id == MACH_NOTIFY_SEND_ONCE)
+        return MIG_SERVER_DIED;
+    if (message->Head.msgh_id != id + 100)
+        return MIG_REPLY_MISMATCH;
+    int is_complex = (message->Head.msgh_bits & MACH_MSGH_BITS_COMPLEX) != 0;
+    if (!is_complex && message->Head.msgh_size == sizeof(mig_reply_error_t) &&
+        message->error.RetCode != KERN_SUCCESS)
+        return message->error.RetCode;
+    if (is_complex != (complex != 0) ||
+        (reply_size != 0 && message->Head.msgh_size != reply_size))
+        return MIG_TYPE_ERROR;
+    return KERN_SUCCESS;
+}
+
+/* Copy a string with its NUL into zeroed memory and return how many bytes that are. */
+static mach_msg_type_number_t copy_string(char *to, const char *from, size_t size) {
+    int length = snprintf(to, size, "%s", from);
+    return (mach_msg_type_number_t)((size_t)length < size ? length + 1 : (int)size);
+}
+
+static kern_return_t add(int8_t a, uint16_t b, int64_t c, int64_t *result) {
+    message_t message = {.add = {.NDR = NDR_record, .a = a, .b = b, .c = c}};
+    kern_return_t code = call(&message, ADD, sizeof(add_request_t), 0, sizeof(add_reply_t));
+    *result = message.add_reply.result;
+    return code;
+}
+
+static kern_return_t mean(const double *values, unsigned count, uint32_t scale, double *result) {
+    message_t message = {.mean = {.NDR = NDR_record, .valuesCnt = count}};
+    char *end = (char *)message.mean.values;
+    memcpy(end, values, count * sizeof *values);
+    end += count * sizeof *values;
+    memcpy(end, &scale, sizeof scale);
+    size_t size = (size_t)(end + sizeof scale - (char *)&message);
+    kern_return_t code = call(&message, MEAN, size, 0, sizeof(mean_reply_t));
+    memcpy(result, &message.mean_reply.result, sizeof *result);
+    return code;
+}
+
+static kern_return_t greet(const char *name, const char *title, boolean_t loud, char *text,
+                           int32_t *length) {
+    message_t message = {.greet = {.NDR = NDR_record}};
+    copy_string(message.greet.name, name, sizeof message.greet.name);
+    message.greet.titleCnt = copy_string(message.greet.title, title, 256);
+    char *end = message.greet.title + ALIGN(message.greet.titleCnt);
+    memcpy(end, &loud, sizeof loud);
+    size_t size = (size_t)(end + sizeof loud - (char *)&message);
+    kern_return_t code = call(&message, GREET, size, 0, 0);
+    if (code != KERN_SUCCESS)
+        return code;
+    greet_reply_t *reply = &message.greet_reply;
+    size_t least = sizeof *reply - 256;
+    if (reply->textCnt > 256 || reply->Head.msgh_size != least + ALIGN(reply->textCnt) ||
+        memchr(reply->text, '\0', reply->textCnt) == NULL)
+        return MIG_TYPE_ERROR;
+    memcpy(text, reply->text, reply->textCnt);
+    memcpy(length, reply->text + ALIGN(reply->textCnt), sizeof *length);
+    return KERN_SUCCESS;
+}
+
+static kern_return_t move(const point_t *triangle, point_t by, point_t *result) {
+    message_t message = {.move = {.NDR = NDR_record, .by = by}};
+    memcpy(message.move.triangle, triangle, sizeof message.move.triangle);
+    kern_return_t code = call(&message, MOVE, sizeof(move_request_t), 0, sizeof(move_reply_t));
+    memcpy(result, message.move_reply.result, sizeof message.move_reply.result);
+    return code;
+}
+
+static kern_return_t join(mach_port_t listener, uint8_t first, mach_port_t *right,
+                          uint8_t *following) {
+    message_t message = {.join = {.msgh_body = {1},
+                                  .listener = {.name = listener,
+                                               .disposition = MACH_MSG_TYPE_MAKE_SEND,
+                                               .type = MACH_MSG_PORT_DESCRIPTOR},
+                                  .NDR = NDR_record,
+                                  .first = first}};
+    kern_return_t code = call(&message, JOIN, sizeof(join_request_t), MACH_MSGH_BITS_COMPLEX,
+                              sizeof(join_reply_t));
+    if (code != KERN_SUCCESS)
+        return code;
+    if (message.join_reply.msgh_body.msgh_descriptor_count != 1 ||
+        message.join_reply.listener.type != MACH_MSG_PORT_DESCRIPTOR ||
+        message.join_reply.listener.disposition != MACH_MSG_TYPE_MOVE_SEND)
+        return MIG_TYPE_ERROR;
+    *right = message.join_reply.listener.name;
+    *following = message.join_reply.following;
+    return KERN_SUCCESS;
+}
+
+static kern_return_t note(const char *text) {
+    message_t message = {.note = {.NDR = NDR_record}};
+    note_request_t *request = &message.note;
+    request->textCnt = copy_string(request->text, text, 256);
+    request->Head.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0);
+    request->Head.msgh_remote_port = server;
+    request->Head.msgh_id = NOTE;
+    mach_msg_size_t size =
+        (mach_msg_size_t)(offsetof(note_request_t, text) + ALIGN(request->textCnt));
+    return mach_msg(&request->Head, MACH_SEND_MSG, size, 0, MACH_PORT_NULL, MACH_MSG_TIMEOUT_NONE,
+                    MACH_PORT_NULL);
+}
+
+static int be_client(void) {
+    int64_t sum = 0;
+    double result = 0;
+    char text[256] = "";
+    int32_t length = 0;
+    uint8_t following = 0;
+    mach_port_t right = MACH_PORT_NULL, listener;
+    point_t corners[3] = {{0, 0, 0}, {0, 1, 0}, {0, 0, 1}};
+    point_t moved[3];
+
+    if (bootstrap_look_up(bootstrap_port, SERVICE, &server) != KERN_SUCCESS)
+        return 1;
+    reply_port = mach_reply_port();
+    printf("note: %d\n", note("a client in C"));
+    printf("add: %d", add(-1, 40000, INT64_C(1) << 40, &sum));
+    printf(" %lld\n", (long long)sum);
+    printf("mean: %d", mean((double[]){1, 2, 6}, 3, 10, &result));
+    printf(" %g\n", result);
+    printf("mean of nothing: %d\n", mean(NULL, 0, 1, &result));
+    printf("greet: %d", greet("Lovelace", "Countess", 1, text, &length));
+    printf(" %s %d\n", text, length);
+    printf("move: %d", move(corners, (point_t){1, 0.5, -0.5}, moved));
+    printf(" %d %g %g\n", moved[2].layer, moved[2].x, moved[2].y);
+    if (mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &listener) != KERN_SUCCESS)
+        return 1;
+    printf("join: %d", join(listener, 6, &right, &following));
+    printf(" %d %d\n", following, right == listener);
+    message_t message = {.add = {.NDR = NDR_record}};
+    printf("short: %d\n", call(&message, ADD, sizeof(add_request_t) - 4, 0, 0));
+    message = (message_t){.add = {.NDR = NDR_record}};
+    printf("unknown: %d\n", call(&message, NOTE + 1, sizeof(add_request_t), 0, 0));
+    return 0;
+}
+
+/* --- the server's stubs ------------------------------------------------------------------------ */
+
+static int fits(const message_t *in, int complex, size_t size) {
+    return ((in->Head.msgh_bits & MACH_MSGH_BITS_COMPLEX) != 0) == complex &&
+           in->Head.msgh_size == size;
+}
+
+/* Run the routine of a request; return its code and, for success, set the size of the reply. */
+static kern_return_t serve(message_t *in, message_t *out, size_t *size) {
+    *size = sizeof(mig_reply_error_t);
+    switch (in->Head.msgh_id) {
+    case ADD:
+        if (!fits(in, 0, sizeof(add_request_t)))
+            return MIG_BAD_ARGUMENTS;
+        out->add_reply.result = in->add.a + in->add.b + in->add.c;
+        *size = sizeof(add_reply_t);
+        return KERN_SUCCESS;
+    case MEAN: {
+        unsigned count = in->mean.valuesCnt;
+        size_t least = offsetof(mean_request_t, values) + sizeof(uint32_t);
+        if (in->Head.msgh_size < least || count > 16 || !fits(in, 0, least + count * 8))
+            return MIG_BAD_ARGUMENTS;
+        if (count == 0)
+            return KERN_INVALID_VALUE;
+        uint32_t scale;
+        double sum = 0, value;
+        for (unsigned i = 0; i < count; i++) {
+            memcpy(&value, (char *)in->mean.values + i * sizeof value, sizeof value);
+            sum += value;
+        }
+        memcpy(&scale, (char *)in->mean.values + count * sizeof value, sizeof scale);
+        sum = sum / count * scale;
+        memcpy(&out->mean_reply.result, &sum, sizeof sum);
+        *size = sizeof(mean_reply_t);
+        return KERN_SUCCESS;
+    }
+    case GREET: {
+        unsigned count = in->greet.titleCnt;
+        size_t least = offsetof(greet_request_t, title) + sizeof(boolean_t);
+        if (in->Head.msgh_size < least || count > 256 || !fits(in, 0, least + ALIGN(count)) ||
+            memchr(in->greet.title, '\0', count) == NULL ||
+            memchr(in->greet.name, '\0', sizeof in->greet.name) == NULL)
+            return MIG_BAD_ARGUMENTS;
+        greet_reply_t *reply = &out->greet_reply;
+        int length = snprintf(reply->text, 256, "Good day, %s %s", in->greet.title, in->greet.name);
+        reply->textCnt = (mach_msg_type_number_t)length + 1;
+        char *end = reply->text + ALIGN(reply->textCnt);
+        memcpy(end, &length, sizeof length);
+        *size = (size_t)(end + sizeof length - (char *)reply);
+        return KERN_SUCCESS;
+    }
+    case MOVE:
+        if (!fits(in, 0, sizeof(move_request_t)))
+            return MIG_BAD_ARGUMENTS;
+        for (int i = 0; i < 3; i++) {
+            point_t one = in->move.triangle[i], by = in->move.by;
+            one = (point_t){(int16_t)(one.layer + by.layer), one.x + by.x, one.y + by.y};
+            memcpy(&out->move_reply.result[i], &one, sizeof one);
+        }
+        *size = sizeof(move_reply_t);
+        return KERN_SUCCESS;
+    case JOIN:
+        if (!fits(in, 1, sizeof(join_request_t)) || in->join.msgh_body.msgh_descriptor_count != 1)
+            return MIG_BAD_ARGUMENTS;
+        if (in->join.listener.type != MACH_MSG_PORT_DESCRIPTOR ||
+            in->join.listener.disposition != MACH_MSG_TYPE_MOVE_SEND)
+            return MIG_TYPE_ERROR;
+        out->Head.msgh_bits |= MACH_MSGH_BITS_COMPLEX;
+        out->join_reply.msgh_body.msgh_descriptor_count = 1;
+        out->join_reply.listener = in->join.listener;
+        out->join_reply.NDR = NDR_record;
+        out->join_reply.following = (uint8_t)(in->join.first + 1);
+        *size = sizeof(join_reply_t);
+        return KERN_SUCCESS;
+    case NOTE:
+        printf("server: noted '%s'\n", in->note.text);
+        fflush(stdout);
+        return MIG_NO_REPLY;
+    default:
+        return MIG_BAD_ID;
+    }
+}
+
+static int be_server(void) {
+    mach_port_t port;
+    if (bootstrap_check_in(bootstrap_port, SERVICE, &port) != KERN_SUCCESS)
+        return 1;
+    printf("server: ready\n");
+    fflush(stdout);
+    for (;;) {
+        message_t in = {0}, out = {0};
+        size_t size;
+        if (mach_msg(&in.Head, MACH_RCV_MSG, 0, sizeof in, port, MACH_MSG_TIMEOUT_NONE,
+                     MACH_PORT_NULL) != KERN_SUCCESS)
+            return 1;
+        out.Head.msgh_bits = MACH_MSGH_BITS(MACH_MSGH_BITS_REMOTE(in.Head.msgh_bits), 0);
+        out.Head.msgh_remote_port = in.Head.msgh_remote_port;
+        out.Head.msgh_id = in.Head.msgh_id + 100;
+        out.error.NDR = NDR_record;
+        kern_return_t code = serve(&in, &out, &size);
+        if (code != KERN_SUCCESS) {
+            in.Head.msgh_remote_port = MACH_PORT_NULL;
+            mach_msg_destroy(&in.Head);
+        }
+        if (!(out.Head.msgh_bits & MACH_MSGH_BITS_COMPLEX))
+            out.error.RetCode = code;
+        if (code == MIG_NO_REPLY || out.Head.msgh_remote_port == MACH_PORT_NULL)
+            continue;
+        if (mach_msg(&out.Head, MACH_SEND_MSG | MACH_SEND_TIMEOUT, (mach_msg_size_t)size, 0,
+                     MACH_PORT_NULL, 0, MACH_PORT_NULL) != KERN_SUCCESS)
+            mach_msg_destroy(&out.Head);
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "call") == 0)
+        return be_client();
+    if (argc == 2 && strcmp(argv[1], "serve") == 0)
+        return be_server();
+    fprintf(stderr, "usage: calculator call | serve\n");
+    return 2;
+}

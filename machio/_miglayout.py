@@ -1,0 +1,135 @@
+"""The messages of a routine in MIG's format: request, reply, and the reply that tells an error.
+
+A request is header, descriptors, and (if anything is inline) NDR and the inline arguments. A reply
+without rights is header, NDR, return code, inline results; one with rights has no return code, for
+it means success. An error is always header, NDR, code: mig_reply_error_t. All packed to 4.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import _wire
+from ._migtypes import Fault, Kind, Reader
+from .codes import MigCode
+from .errors import MigError, RoutineError, UsageError
+from .messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))  # int_rep 1: little endian, as every supported machine
+_INT_REP = slice(4, 7)
+_CODE = struct.Struct("=i")
+_SUCCESS = NDR + _CODE.pack(0)
+_ERROR_SIZE = len(_SUCCESS)
+# The id of a reply is that of its request and this.
+REPLY_OFFSET = 100
+
+
+class Layout:
+    """The arguments of a message, which is a request or (`is_reply`) a reply."""
+
+    def __init__(self, arguments: Sequence[tuple[str, Kind]], *, is_reply: bool = False) -> None:
+        self.arguments = tuple(arguments)
+        self._kinds = tuple(kind for _, kind in self.arguments)
+        self.descriptors = sum(kind.descriptors for kind in self._kinds)
+        inline = sum(kind.largest for kind in self._kinds)
+        if is_reply and not self.descriptors:
+            self.head = _SUCCESS
+        else:
+            self.head = NDR if inline else b""
+        self._least = len(self.head) + sum(kind.least for kind in self._kinds)
+        self.size = _wire.size_of(self.descriptors, len(self.head) + inline)
+
+    def pack(self, values: Sequence[Any]) -> tuple[list[Any], bytes]:
+        """Return the rights and the body of a message. Raises UsageError."""
+        rights: list[Any] = []
+        body = bytearray(self.head)
+        for (name, kind), value in zip(self.arguments, values, strict=True):
+            try:
+                kind.pack(value, rights, body)
+            except (UsageError, TypeError, ValueError) as error:
+                raise UsageError(f"{name}: {error}") from None
+        return rights, bytes(body)
+
+    def unpack(self, rights: Sequence[Any], body: bytes) -> list[Any]:
+        """Return the values in a message's rights and body. Raises Fault; takes no ownership."""
+        if len(rights) != self.descriptors or len(body) < self._least:
+            raise Fault(MigCode.BAD_ARGUMENTS)
+        if self.head and body[_INT_REP] != NDR[_INT_REP]:
+            raise Fault(MigCode.BAD_ARGUMENTS)
+        reader = Reader(rights, body, len(self.head))
+        values = [kind.unpack(reader) for kind in self._kinds]
+        if not reader.at_end:
+            raise Fault(MigCode.BAD_ARGUMENTS)
+        return values
+
+
+@dataclass(frozen=True)
+class Routine:
+    """A routine: its place in the subsystem, its messages, what is written about it."""
+
+    name: str
+    id: int
+    doc: str
+    request: Layout
+    reply: Layout | None  # None: a simpleroutine, which has no reply
+    many: bool  # the results are a tuple
+
+    def make_request(self, arguments: Sequence[Any]) -> Message:
+        """Return the request message. Raises UsageError."""
+        rights, body = self.request.pack(arguments)
+        return Message(self.id, body, rights)
+
+    def make_reply(self, result: Any) -> Message | None:
+        """Return the reply message for what the routine returned. Raises UsageError."""
+        if self.reply is None:
+            return None
+        if not self.many:
+            result = (result,) if self.reply.arguments else ()
+        elif not isinstance(result, tuple) or len(result) != len(self.reply.arguments):
+            raise UsageError(f"{self.name} returns a tuple of {len(self.reply.arguments)}")
+        rights, body = self.reply.pack(result)
+        return Message(self.id + REPLY_OFFSET, body, rights)
+
+    def read_reply(self, message: Message) -> Any:
+        """Return the result in a reply, which owns its rights then.
+
+        Raises RoutineError for the server's error, MigError for a message that is no such reply;
+        what it brought is closed.
+        """
+        assert self.reply is not None
+        try:
+            values = self._results(message)
+        except BaseException:
+            message.close()
+            raise
+        message.rights = ()
+        message.close()
+        if self.many:
+            return tuple(values)
+        return values[0] if values else None
+
+    def _results(self, message: Message) -> list[Any]:
+        assert self.reply is not None
+        if message.id != self.id + REPLY_OFFSET:
+            raise MigError(MigCode.REPLY_MISMATCH, self.name)
+        if not message.rights and len(message.body) == _ERROR_SIZE:
+            (code,) = _CODE.unpack_from(message.body, len(NDR))
+            if code and (self.reply.descriptors or self.reply.head is _SUCCESS):
+                raise RoutineError(code, self.name)
+        try:
+            values = self.reply.unpack(message.rights, message.body)
+        except Fault:
+            raise MigError(MigCode.TYPE_ERROR, self.name, "The reply is malformed") from None
+        if self.reply.head is _SUCCESS and message.body[len(NDR) : _ERROR_SIZE] != bytes(4):
+            raise MigError(MigCode.TYPE_ERROR, self.name, "The reply is malformed")
+        return values
+
+
+def make_error(request_id: int, code: int) -> Message:
+    """Return the reply that tells a code: mig_reply_error_t."""
+    return Message(request_id + REPLY_OFFSET, NDR + _CODE.pack(code))

@@ -1,0 +1,454 @@
+"""How the arguments of a routine look on the wire, in MIG's format. Pure: bytes and objects.
+
+MIG packs structures to 4 bytes: each inline argument begins at a multiple of 4 and is padded to
+one. What varies in length takes no more room than it needs, and has its count before it. Rights
+travel as descriptors, which lie before all inline data, and leave nothing inline.
+
+A `Kind` writes and reads one argument. What is wrong with a value to be sent is a UsageError that
+names no argument (the layout adds that); what is wrong with one that arrived is a `Fault`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import types
+import typing
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, dataclass_transform
+
+from .codes import MigCode
+from .errors import UsageError
+from .messages import ARRIVES_AS, Disposition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_COUNT = struct.Struct("=I")
+_VARIABLE_STRING = struct.Struct("=II")  # an offset that MIG does not use, and the length
+
+
+class Fault(Exception):  # noqa: N818 - a verdict on a peer's message
+    """What arrived does not fit the routine; `code` is what MIG calls it."""
+
+    def __init__(self, code: MigCode) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Reader:
+    """A message being read: its rights and its inline bytes, each from the front."""
+
+    def __init__(self, rights: Sequence[Any], body: bytes, at: int) -> None:
+        self._rights: Iterator[Any] = iter(rights)
+        self._body = body
+        self._at = at
+
+    def right(self) -> Any:
+        """Return what the next descriptor brought."""
+        return next(self._rights)
+
+    def take(self, size: int) -> bytes:
+        """Return so many inline bytes, and pass over their padding as well."""
+        start, self._at = self._at, self._at + padded(size)
+        if self._at > len(self._body):
+            raise Fault(MigCode.BAD_ARGUMENTS)
+        return self._body[start : start + size]
+
+    @property
+    def at_end(self) -> bool:
+        """True if every inline byte was read."""
+        return self._at == len(self._body)
+
+
+class Kind:
+    """How an argument travels: its `descriptors`, its `least` and `largest` size among the rest."""
+
+    descriptors = 0
+    least = 0
+    largest = 0
+    defs = ""  # MIG's name of the type, as in a .defs file
+
+    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
+        """Add a value to a message."""
+        raise NotImplementedError
+
+    def unpack(self, reader: Reader) -> Any:
+        """Take a value from a message. Raises Fault."""
+        raise NotImplementedError
+
+    def fields(self, name: str) -> list[str]:
+        """Return the C declarations of the argument's fields among the inline data."""
+        raise NotImplementedError
+
+
+class Fixed(Kind):
+    """An inline value that always has the same size; may be an element of arrays and structs."""
+
+    size = 0
+    align = 1
+
+    def encode(self, value: Any) -> bytes:
+        """Return exactly `size` bytes."""
+        raise NotImplementedError
+
+    def decode(self, data: bytes) -> Any:
+        """Return the value of `size` bytes. Raises Fault."""
+        raise NotImplementedError
+
+    def declare(self, name: str) -> str:
+        """Return the C declaration of a field."""
+        raise NotImplementedError
+
+    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:  # noqa: ARG002
+        body += self.encode(value)
+        body += bytes(-len(body) % 4)
+
+    def unpack(self, reader: Reader) -> Any:
+        return self.decode(reader.take(self.size))
+
+    def fields(self, name: str) -> list[str]:
+        padding = -self.size % 4
+        return [self.declare(name), *([f"char {name}Pad[{padding}]"] if padding else [])]
+
+    def _is(self, size: int, align: int) -> None:
+        self.size, self.align = size, align
+        self.least = self.largest = padded(size)
+
+
+class Number(Fixed):
+    """An integer or float: its type in C and its letter in the struct module."""
+
+    def __init__(self, c_type: str, letter: str) -> None:
+        self.defs = c_type
+        self._struct = struct.Struct(f"={letter}")
+        self._is(self._struct.size, self._struct.size)
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return self._struct.pack(value)
+        except struct.error as error:
+            raise UsageError(f"{value!r} is no {self.defs}: {error}") from None
+
+    def decode(self, data: bytes) -> Any:
+        return self._struct.unpack(data)[0]
+
+    def declare(self, name: str) -> str:
+        return f"{self.defs} {name}"
+
+
+class Boolean(Number):
+    """boolean_t, an int: True is written as 1, and all but 0 is read as True."""
+
+    def __init__(self) -> None:
+        super().__init__("boolean_t", "i")
+
+    def encode(self, value: Any) -> bytes:
+        return super().encode(1 if value else 0)
+
+    def decode(self, data: bytes) -> Any:
+        return bool(super().decode(data))
+
+
+class CString(Fixed):
+    """A string that ends with a NUL: `CString(128)` takes 128 bytes, `CString(max=128)` up to them.
+
+    The size counts the NUL. Text is UTF-8. MIG: c_string[128], c_string[*:128].
+    """
+
+    def __init__(self, size: int = 0, *, max: int = 0) -> None:  # noqa: A002 - as a user reads it
+        self.variable = bool(max)
+        self._is(_one_of(size, max), 1)
+        self.defs = f"c_string[{'*:' if max else ''}{self.size}]"
+        if max:
+            self.least = _VARIABLE_STRING.size
+            self.largest += self.least
+
+    def encode(self, value: Any) -> bytes:
+        text = self._text(value)
+        return text + bytes(self.size - len(text))
+
+    def decode(self, data: bytes) -> str:
+        text, nul, _ = data.partition(b"\0")
+        try:
+            if nul:
+                return text.decode()
+        except UnicodeDecodeError:
+            pass
+        raise Fault(MigCode.BAD_ARGUMENTS)
+
+    def declare(self, name: str) -> str:
+        return f"char {name}[{self.size}]"
+
+    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
+        if not self.variable:
+            super().pack(value, rights, body)
+            return
+        text = self._text(value) + b"\0"
+        body += _VARIABLE_STRING.pack(0, len(text)) + text
+        body += bytes(-len(body) % 4)
+
+    def unpack(self, reader: Reader) -> str:
+        if not self.variable:
+            return self.decode(reader.take(self.size))
+        _, length = _VARIABLE_STRING.unpack(reader.take(_VARIABLE_STRING.size))
+        if length > self.size:
+            raise Fault(MigCode.BAD_ARGUMENTS)
+        return self.decode(reader.take(length))
+
+    def fields(self, name: str) -> list[str]:
+        counts = [f"mach_msg_type_number_t {name}{what}" for what in ("Offset", "Cnt")]
+        return [*(counts if self.variable else []), *super().fields(name)]
+
+    def _text(self, value: Any) -> bytes:
+        if not isinstance(value, str):
+            raise UsageError(f"{value!r} is no string")
+        text = value.encode()
+        if b"\0" in text or len(text) >= self.size:
+            raise UsageError(f"a string of up to {self.size - 1} bytes without NUL is wanted here")
+        return text
+
+
+class Array(Fixed):
+    """Elements of one kind: `Array(int32, 4)` always four, `Array(int32, max=4)` up to four.
+
+    A value to be sent is any sequence; a list arrives. MIG: array[4] of, array[*:4] of.
+    """
+
+    def __init__(self, element: Any, count: int = 0, *, max: int = 0) -> None:  # noqa: A002
+        self.element = fixed(element)
+        self.variable = bool(max)
+        self.count = _one_of(count, max)
+        self._is(self.count * self.element.size, self.element.align)
+        self.defs = f"array[{'*:' if max else ''}{self.count}] of {self.element.defs}"
+        if max:
+            self.least = _COUNT.size
+            self.largest += self.least
+
+    def encode(self, value: Any) -> bytes:
+        if len(value) != self.count:
+            raise UsageError(f"{self.count} elements are wanted here, not {len(value)}")
+        return self._join(value)
+
+    def decode(self, data: bytes) -> Any:
+        size, decode = self.element.size, self.element.decode
+        return [decode(data[at : at + size]) for at in range(0, len(data), size)]
+
+    def declare(self, name: str) -> str:
+        return self.element.declare(f"{name}[{self.count}]")
+
+    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
+        if not self.variable:
+            super().pack(value, rights, body)
+            return
+        if len(value) > self.count:
+            raise UsageError(f"up to {self.count} elements are wanted here, not {len(value)}")
+        body += _COUNT.pack(len(value)) + self._join(value)
+        body += bytes(-len(body) % 4)
+
+    def unpack(self, reader: Reader) -> Any:
+        if not self.variable:
+            return self.decode(reader.take(self.size))
+        (count,) = _COUNT.unpack(reader.take(_COUNT.size))
+        if count > self.count:
+            raise Fault(MigCode.BAD_ARGUMENTS)
+        return self.decode(reader.take(count * self.element.size))
+
+    def fields(self, name: str) -> list[str]:
+        count = [f"mach_msg_type_number_t {name}Cnt"] if self.variable else []
+        return [*count, *super().fields(name)]
+
+    def _join(self, value: Any) -> bytes:
+        return b"".join(map(self.element.encode, value))
+
+
+class Bytes(Array):
+    """An array of uint8_t whose values are bytes: `Bytes(16)`, `Bytes(max=4096)`."""
+
+    def __init__(self, count: int = 0, *, max: int = 0) -> None:  # noqa: A002
+        super().__init__(Number("uint8_t", "B"), count, max=max)
+
+    def decode(self, data: bytes) -> Any:
+        return bytes(data)
+
+    def _join(self, value: Any) -> bytes:
+        return bytes(value)
+
+
+class Port(Kind):
+    """A port right; `disposition` says what becomes of the sender's, None leaves that to the call.
+
+    A value to be sent is a right, or for None also a pair of right and disposition. `null`: None
+    may be sent and may arrive, as a right does whose port has died; else it is refused.
+    """
+
+    descriptors = 1
+
+    def __init__(self, disposition: Disposition | None, *, null: bool = False) -> None:
+        self.disposition = disposition
+        self.null = null
+        self._kind = None if disposition is None else ARRIVES_AS[_arrival(disposition)]
+        word = "poly" if disposition is None else disposition.name.lower()
+        self.defs = f"mach_port_{word}_t"
+
+    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:  # noqa: ARG002
+        if value is None and not self.null:
+            raise UsageError("a right is wanted here, not None")
+        rights.append(value if self.disposition is None else (value, self.disposition))
+
+    def unpack(self, reader: Reader) -> Any:
+        return self.check(reader.right())
+
+    def check(self, right: Any) -> Any:
+        """Return the right if it is one that fits. Raises Fault."""
+        kind = getattr(right, "kind", None)
+        if right is None:
+            if not self.null:
+                raise Fault(MigCode.TYPE_ERROR)
+        elif kind not in ARRIVES_AS.values() or self._kind not in (None, kind):
+            raise Fault(MigCode.TYPE_ERROR)
+        return right
+
+    def fields(self, name: str) -> list[str]:  # noqa: ARG002
+        return []
+
+
+class Rights(Kind):
+    """So many rights of one kind, each with a descriptor of its own: `Rights(CopySend, 3)`.
+
+    MIG: array[3] of mach_port_copy_send_t.
+    """
+
+    def __init__(self, element: Any, count: int) -> None:
+        port = kind_of(element)
+        if not isinstance(port, Port):
+            raise TypeError(f"{element!r} is not a kind of right")
+        self.port = port
+        self.descriptors = count
+        self.defs = f"array[{count}] of {port.defs}"
+
+    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
+        if len(value) != self.descriptors:
+            raise UsageError(f"{self.descriptors} rights are wanted here, not {len(value)}")
+        for one in value:
+            self.port.pack(one, rights, body)
+
+    def unpack(self, reader: Reader) -> Any:
+        return [self.port.unpack(reader) for _ in range(self.descriptors)]
+
+    def fields(self, name: str) -> list[str]:  # noqa: ARG002
+        return []
+
+
+@dataclass_transform(frozen_default=True)
+class Struct:
+    """Base of C structures: a frozen dataclass whose fields are of fixed kinds, in C's layout.
+
+    ::
+
+        class Point(mig.Struct):
+            x: mig.int32
+            y: mig.float64
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
+
+    @classmethod
+    def wire_size(cls) -> int:
+        """Return sizeof in C."""
+        return _StructKind.of(cls).size
+
+
+class _StructKind(Fixed):
+    """The kind of a `Struct` class."""
+
+    _known: ClassVar[dict[type[Struct], _StructKind]] = {}
+
+    def __init__(self, struct_class: type[Struct]) -> None:
+        self._class = struct_class
+        self.defs = struct_class.__name__
+        self.members: list[tuple[str, Fixed, int]] = []
+        hints = typing.get_type_hints(struct_class, include_extras=True)
+        at, align = 0, 1
+        for field in dataclasses.fields(struct_class):  # type: ignore[arg-type]
+            kind = fixed(hints[field.name])
+            at += -at % kind.align
+            self.members.append((field.name, kind, at))
+            at += kind.size
+            align = max(align, kind.align)
+        self._is(at + -at % align, align)
+
+    @classmethod
+    def of(cls, struct_class: type[Struct]) -> _StructKind:
+        if struct_class not in cls._known:
+            cls._known[struct_class] = cls(struct_class)
+        return cls._known[struct_class]
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, self._class):
+            raise UsageError(f"{value!r} is no {self.defs}")
+        data = bytearray(self.size)
+        for name, kind, at in self.members:
+            data[at : at + kind.size] = kind.encode(getattr(value, name))
+        return bytes(data)
+
+    def decode(self, data: bytes) -> Any:
+        return self._class(
+            *(kind.decode(data[at : at + kind.size]) for _, kind, at in self.members)
+        )
+
+    def declare(self, name: str) -> str:
+        return f"{self.defs} {name}"
+
+
+def padded(size: int) -> int:
+    """Return the size with its padding to a multiple of 4."""
+    return (size + 3) & ~3
+
+
+def kind_of(annotation: Any) -> Kind:
+    """Return the kind that an annotation means. Raises TypeError if it means none."""
+    if isinstance(annotation, Kind):
+        return annotation
+    if typing.get_origin(annotation) is Annotated:
+        for extra in annotation.__metadata__:
+            if isinstance(extra, Kind):
+                return extra
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        members = [one for one in typing.get_args(annotation) if one is not type(None)]
+        if len(members) == 1 and isinstance(port := kind_of(members[0]), Port):
+            return Port(port.disposition, null=True)
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return _StructKind.of(annotation)
+    raise TypeError(f"{annotation!r} is no type of machio.mig, so it does not say how to travel")
+
+
+def fixed(annotation: Any) -> Fixed:
+    """Return the kind of an annotation that has a fixed size. Raises TypeError for others."""
+    kind = kind_of(annotation)
+    if not isinstance(kind, Fixed) or getattr(kind, "variable", False):
+        raise TypeError(f"{annotation!r} has no fixed size")
+    return kind
+
+
+def structs_in(kind: Kind) -> Iterator[_StructKind]:
+    """Return every struct that a kind is made of, the inner ones first."""
+    if isinstance(kind, Array):
+        yield from structs_in(kind.element)
+    if isinstance(kind, _StructKind):
+        for _, member, _ in kind.members:
+            yield from structs_in(member)
+        yield kind
+
+
+def _arrival(disposition: Disposition) -> int:
+    if disposition is Disposition.MOVE_RECEIVE:
+        return disposition
+    once = disposition in (Disposition.MOVE_SEND_ONCE, Disposition.MAKE_SEND_ONCE)
+    return Disposition.MOVE_SEND_ONCE if once else Disposition.MOVE_SEND
+
+
+def _one_of(size: int, maximum: int) -> int:
+    if (size > 0) == (maximum > 0):
+        raise TypeError("give a positive size, or a positive max=")
+    return size or maximum

@@ -1,0 +1,204 @@
+"""A Python class declares a subsystem: what its routines are, how they are called and answered."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, overload
+
+from ._miglayout import Layout, Routine, make_error
+from ._migtypes import Fault, kind_of
+from .codes import MigCode
+from .errors import RoutineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from .messages import Message
+
+F = TypeVar("F", bound="Callable[..., Coroutine[Any, Any, Any]]")
+_MARK = "_machio_routine"
+
+
+class Callee(Protocol):
+    """What a client sends to: a SendRight."""
+
+    async def send(self, message: Message, timeout: float | None = None) -> None:
+        """Send a request that has no answer."""
+
+    async def call(self, message: Message, timeout: float | None = None) -> Message:
+        """Send a request and return its answer."""
+        ...
+
+
+@overload
+def routine(function: F) -> F: ...
+@overload
+def routine(*, number: int) -> Callable[[F], F]: ...
+def routine(function: Any = None, *, number: int | None = None) -> Any:
+    """Declare a routine: a request with an answer.
+
+    `number` is its place in the subsystem, counted from 0, where it does not follow the one before.
+    """
+    return _marked(function, number, has_reply=True)
+
+
+@overload
+def simpleroutine(function: F) -> F: ...
+@overload
+def simpleroutine(*, number: int) -> Callable[[F], F]: ...
+def simpleroutine(function: Any = None, *, number: int | None = None) -> Any:
+    """Declare a simpleroutine: a request without an answer, whose caller does not wait."""
+    return _marked(function, number, has_reply=False)
+
+
+def _marked(function: Any, number: int | None, *, has_reply: bool) -> Any:
+    def mark(function: Any) -> Any:
+        setattr(function, _MARK, (number, has_reply))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class Subsystem:
+    """Base of subsystems: routines with consecutive ids, the first of which is `base`.
+
+    ::
+
+        class Clock(mig.Subsystem, base=7000):
+            @mig.routine
+            async def now(self, zone: Annotated[str, mig.CString(64)]) -> mig.float64:
+                "Return the time in a zone."
+                raise NotImplementedError
+
+    The body of a routine is what a server does; a class that derives from it may define it instead.
+    `raise NotImplementedError` answers MIG_BAD_ID. `client` makes the other side of the same type.
+    """
+
+    routines: ClassVar[dict[str, Routine]] = {}
+    _by_id: ClassVar[dict[int, Routine]] = {}
+    _right: Callee
+    _timeout: float | None
+
+    def __init_subclass__(cls, base: int | None = None) -> None:
+        super().__init_subclass__()
+        found = [
+            (function, *getattr(function, _MARK))
+            for function in vars(cls).values()
+            if hasattr(function, _MARK)
+        ]
+        if base is None:
+            if found:
+                raise TypeError(f"{cls.__name__} declares routines, so it needs a base=")
+            return
+        cls.routines, place = {}, 0
+        for function, number, has_reply in found:
+            place = place if number is None else number
+            cls.routines[function.__name__] = _declare(function, base + place, has_reply)
+            place += 1
+        cls._by_id = {one.id: one for one in cls.routines.values()}
+        if len(cls._by_id) != len(cls.routines):
+            raise TypeError(f"two routines of {cls.__name__} have the same number")
+
+    @classmethod
+    def client(cls, right: Callee, *, timeout: float | None = None) -> Self:
+        """Return an object whose routines are calls by `right`, which stays the caller's.
+
+        `timeout` is for each call, in seconds. A call raises what `SendRight.call` does, UsageError
+        for arguments that do not fit, RoutineError for the code that the server's routine returned,
+        MigError for a reply of the wrong shape. Rights that arguments move are back in their
+        objects if the request was not sent. The caller owns the rights in results.
+        """
+        stubs = vars(cls).get("_stubs")
+        if stubs is None:
+            methods = {name: _stub(cls, one) for name, one in cls.routines.items()}
+            stubs = cls._stubs = type(f"{cls.__name__}Client", (cls,), methods)  # type: ignore[attr-defined]
+        made: Self = object.__new__(stubs)
+        made._right = right
+        made._timeout = timeout
+        return made
+
+    def ids(self) -> list[int]:
+        """Return the ids of all routines."""
+        return list(self._by_id)
+
+    async def answer(self, request: Message) -> Message | None:
+        """Run the routine that a request asks for; return the reply, None for a simpleroutine.
+
+        What does not fit is answered by MIG_BAD_ID, MIG_BAD_ARGUMENTS or MIG_TYPE_ERROR, and a
+        RoutineError by its code. A routine that returns owns the rights among its arguments, taken
+        out of `request`; else they are there still, for the caller to close. Raises what the
+        routine raises.
+        """
+        found = self._by_id.get(request.id)
+        if found is None:
+            return make_error(request.id, MigCode.BAD_ID)
+        try:
+            arguments = found.request.unpack(request.rights, request.body)
+            result = await getattr(self, found.name)(*arguments)
+        except Fault as fault:
+            code: int = fault.code
+        except NotImplementedError:
+            code = MigCode.BAD_ID
+        except RoutineError as error:
+            code = error.number
+        else:
+            request.rights = ()
+            return found.make_reply(result)
+        return None if found.reply is None else make_error(request.id, code)
+
+
+def _declare(function: Any, routine_id: int, has_reply: bool) -> Routine:
+    what = f"{function.__qualname__}"
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"{what} must be an async def")
+    hints = typing.get_type_hints(function, include_extras=True)
+    result = hints.pop("return", type(None))
+    names = list(inspect.signature(function).parameters)[1:]
+    many = typing.get_origin(result) is tuple
+    results = typing.get_args(result) if many else [] if result is type(None) else [result]
+    if results and not has_reply:
+        raise TypeError(f"{what} is a simpleroutine and returns nothing")
+    try:
+        request = Layout([(name, kind_of(hints[name])) for name in names])
+        outcomes = [
+            (f"result{index}" if many else "result", kind_of(one))
+            for index, one in enumerate(results)
+        ]
+    except KeyError as error:
+        raise TypeError(f"{what}: {error} has no annotation") from None
+    except TypeError as error:
+        raise TypeError(f"{what}: {error}") from None
+    return Routine(
+        function.__name__,
+        routine_id,
+        inspect.getdoc(function) or "",
+        request,
+        Layout(outcomes, is_reply=True) if has_reply else None,
+        many,
+    )
+
+
+def _stub(cls: type[Subsystem], called: Routine) -> Any:
+    declared = getattr(cls, called.name)
+    signature = inspect.signature(declared)
+    wanted = len(called.request.arguments)
+
+    async def stub(self: Subsystem, *arguments: Any, **named: Any) -> Any:
+        if named or len(arguments) != wanted:
+            bound = signature.bind(self, *arguments, **named)
+            bound.apply_defaults()
+            arguments = bound.args[1:]
+        try:
+            request = called.make_request(arguments)
+        except UsageError as error:
+            raise UsageError(f"{called.name}: {error}") from None
+        if called.reply is None:
+            return await self._right.send(request, self._timeout)
+        return called.read_reply(await self._right.call(request, self._timeout))
+
+    stub.__name__ = called.name
+    stub.__qualname__ = f"{cls.__qualname__}.{called.name}"
+    stub.__doc__ = declared.__doc__
+    stub.__signature__ = signature  # type: ignore[attr-defined]
+    return stub

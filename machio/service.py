@@ -1,0 +1,352 @@
+"""Services: a name, its port, and the tasks that answer what arrives there.
+
+::
+
+    class Echo(mig.Subsystem, base=7000):
+        @mig.routine
+        async def shout(self, text: Text) -> Text:
+            return text.upper()
+
+    async with machio.Service("org.example.echo") as service:
+        service.add(Echo())
+        await service.serve()
+
+    async with machio.connect(Echo, "org.example.echo", timeout=5) as echo:
+        print(await echo.shout("hello"))
+
+Each request is handled by a task of its own, `concurrency` of them at a time: a request is taken
+from the queue only when one may begin, so the rest wait in the queue, and then their senders do.
+`serve` returns after `stop`, when all requests that were taken have been answered; cancelling it
+cancels the handlers, whose callers then get ServerDiedError at once.
+
+What becomes of a request: a handler's result is its answer; an exception is an error answer and a
+line in the log "machio.service"; no handler is MIG_BAD_ID; a sender that `allow` refuses gets
+KERN_NO_ACCESS, a handler that takes too long KERN_OPERATION_TIMED_OUT. Whatever rights are still in
+the request after that are closed. An answer never waits: a peer that has no room for it loses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+
+from . import bootstrap
+from ._miglayout import make_error
+from ._subsystem import Subsystem
+from .codes import KernCode, MigCode, ReceiveCode, split
+from .errors import BadMessageError, KernError, MachioError, ReceiveError, RoutineError, UsageError
+from .messages import Message, NotificationId, Sender
+from .ports import PortSet, SendOnceRight
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .ports import ReceiveRight
+
+Handler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
+Place: TypeAlias = "str | ReceiveRight"
+Allow: TypeAlias = Callable[[Sender], bool]
+H = TypeVar("H", bound=Handler)
+S = TypeVar("S", bound=Subsystem)
+
+_log = logging.getLogger(__name__)
+_request: contextvars.ContextVar[Message] = contextvars.ContextVar("machio request")
+_NOTIFICATIONS = frozenset(NotificationId)
+# Receives that failed after they had taken a message.
+_LOST = (ReceiveCode.BODY_ERROR, ReceiveCode.HEADER_ERROR)
+
+
+def current_request() -> Message:
+    """Return the request that the running task handles: its `sender`, its `port`, its `id`.
+
+    The rights of a typed routine are among its arguments. Raises LookupError outside a handler.
+    """
+    return _request.get()
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    subsystem: type[S], name: str, *, timeout: float | None = None
+) -> AsyncIterator[S]:
+    """Look a service up and yield a client of one of its subsystems; closed at the end.
+
+    `timeout` is for each call, in seconds. Raises UnknownServiceError, BootstrapError.
+    """
+    with await bootstrap.look_up(name) as right:
+        yield subsystem.client(right, timeout=timeout)
+
+
+class Service:
+    """Ports, the handlers of what arrives there, and the tasks that run them.
+
+    ports: service names, which are checked in when the context is entered, and receive rights,
+    which are taken over. concurrency: how many requests are handled at a time. deadline: seconds
+    for each. allow: is asked for the attested sender of each request, but not for the system.
+
+    Context manager. Leaving it stops the service, waits for the requests that it had taken, and
+    closes the ports: what is queued there is destroyed, and its callers learn it at once.
+    """
+
+    def __init__(
+        self,
+        *ports: str | ReceiveRight,
+        concurrency: int = 64,
+        deadline: float | None = None,
+        allow: Allow | None = None,
+    ) -> None:
+        if not ports or concurrency < 1:
+            raise UsageError("a service needs a port, and to handle at least one request at a time")
+        self._wanted = ports
+        self._deadline = deadline
+        self._allow = allow
+        self._slots = asyncio.Semaphore(concurrency)
+        self._ports: list[ReceiveRight] = []
+        self._places: dict[int, Place] = {}  # by the names of the ports
+        self._set: PortSet | None = None
+        self._handlers: dict[Place | None, dict[int, Handler]] = {None: {}}  # None: at all ports
+        self._stopped = False
+        self._may_receive = asyncio.Event()
+        self._may_receive.set()
+        self._serving = False
+        self._receiver: asyncio.Task[None] | None = None
+        self._busy: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Check the names in, and take the rights over. Raises BootstrapError; then it has none."""
+        checked_in: list[ReceiveRight] = []
+        try:
+            self._set = PortSet.allocate()
+            for place in self._wanted:
+                port = place
+                if isinstance(port, str):
+                    port = await bootstrap.check_in(port)
+                    checked_in.append(port)
+                self._set.add(port)
+                self._ports.append(port)
+                self._places[port.name] = place
+        except BaseException:
+            self._ports = checked_in
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        try:
+            if kind is None:
+                await self._finish()
+            else:
+                await self._abandon()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for port in self._ports:
+            port.close()
+        if self._set is not None:
+            self._set.close()
+
+    # --- what is served ---------------------------------------------------------------------------
+
+    def add(self, subsystem: Subsystem, *, at: Place | None = None) -> None:
+        """Have a subsystem answer; `at` one of the service's ports, or at all of them.
+
+        Raises UsageError if one of its ids has a handler there already.
+        """
+        for message_id in subsystem.ids():
+            self._set_handler(message_id, at, subsystem.answer)
+
+    def on(self, message_id: int, *, at: Place | None = None) -> Callable[[H], H]:
+        """Decorate a handler of the messages with an id: ``async def handler(message)``.
+
+        What it returns is sent to the message's reply right, unless it is None. It may take rights
+        out of the message (``message.rights = ()``, ``message.reply = None``); what it leaves there
+        is closed. For an id of `NotificationId` it gets the system's messages alone.
+        """
+
+        def set_handler(handler: H) -> H:
+            self._set_handler(message_id, at, handler)
+            return handler
+
+        return set_handler
+
+    def _set_handler(self, message_id: int, at: Place | None, handler: Handler) -> None:
+        if at is not None and at not in self._wanted:
+            raise UsageError(f"{at!r} is no port of this service")
+        for place in self._handlers if at is None else (at, None):
+            if message_id in self._handlers.get(place, ()):
+                raise UsageError(f"there is a handler for the id {message_id} already")
+        self._handlers.setdefault(at, {})[message_id] = handler
+
+    # --- serving ----------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Answer requests until `stop` or `hand_over`, and then until none is left unanswered.
+
+        One task at a time. Cancelling it cancels the handlers. Raises UsageError if the service has
+        not been entered or is being served, MachError if its ports are gone.
+        """
+        if self._set is None or self._serving:
+            raise UsageError("a service is entered first, and then served by one task")
+        self._serving = True
+        try:
+            while not self._stopped:
+                self._receiver = asyncio.ensure_future(self._receive(self._set))
+                try:
+                    await asyncio.wait([self._receiver])
+                finally:
+                    self._receiver.cancel()
+                if not self._receiver.cancelled():
+                    self._receiver.result()
+                await self._may_receive.wait()
+            await self._finish()
+        except BaseException:
+            await self._abandon()
+            raise
+        finally:
+            self._serving = False
+
+    def stop(self) -> None:
+        """Take no more requests; `serve` returns once those taken are answered. Idempotent."""
+        self._stopped = True
+        if self._receiver is not None:
+            self._receiver.cancel()
+
+    async def hand_over(self, give: Callable[..., Awaitable[object]]) -> None:
+        """Give the live ports to a successor: ``await service.hand_over(child.give)``.
+
+        Nothing is received any more; then ``await give(port, ...)`` is called with the receive
+        rights, in the order in which the service was given them, and moves them elsewhere, with
+        what is queued. Requests that were taken before are answered here, all later ones there:
+        none is lost, none answered twice. Then `serve` returns. If `give` raises, the rights that
+        are still here are served on, and the exception is passed on.
+        """
+        if self._set is None or self._stopped or not self._may_receive.is_set():
+            raise UsageError("the service is not open, or is being handed over")
+        self._may_receive.clear()
+        try:
+            if self._receiver is not None:
+                self._receiver.cancel()
+                await asyncio.wait([self._receiver])
+            await give(*self._ports)
+        finally:
+            self._ports = [port for port in self._ports if not port.closed]
+            for port in self._ports:
+                with contextlib.suppress(KernError):  # it has not been away: it is in the set
+                    self._set.add(port)
+            if not self._ports:
+                self._stopped = True
+            self._may_receive.set()
+
+    async def _receive(self, ports: PortSet) -> None:
+        while True:
+            await self._slots.acquire()
+            try:
+                _, request = await ports.receive()
+            except (BadMessageError, ReceiveError) as error:
+                self._slots.release()
+                # The message is gone, and its sender learns that: the reply right was in it.
+                if isinstance(error, ReceiveError) and split(error.number)[0] not in _LOST:
+                    raise
+                _log.warning("a message could not be received: %s", error)
+            except BaseException:
+                self._slots.release()
+                raise
+            else:
+                task = asyncio.ensure_future(self._handle(request))
+                self._busy.add(task)
+                task.add_done_callback(self._handled)
+
+    def _handled(self, task: asyncio.Task[None]) -> None:
+        self._busy.discard(task)
+        self._slots.release()
+
+    async def _finish(self) -> None:
+        while self._busy:
+            await asyncio.wait(self._busy)
+
+    async def _abandon(self) -> None:
+        for task in self._busy:
+            task.cancel()
+        await self._finish()
+
+    # --- one request ------------------------------------------------------------------------------
+
+    async def _handle(self, request: Message) -> None:
+        _request.set(request)
+        with request:
+            answer = await self._answer(request)
+            if answer is not None:
+                _send(request, answer)
+
+    async def _answer(self, request: Message) -> Message | None:
+        sender = request.sender
+        by_system = request.is_notification
+        handler = self._handler(request)
+        if handler is None or (request.id in _NOTIFICATIONS and not by_system):
+            return make_error(request.id, MigCode.BAD_ID)
+        try:
+            if (
+                self._allow is not None
+                and not by_system
+                and (sender is None or not self._allow(sender))
+            ):
+                _log.warning("%s may not send %d here", sender, request.id)
+                return make_error(request.id, KernCode.NO_ACCESS)
+            async with asyncio.timeout(self._deadline) as limit:
+                return await handler(request)
+        except RoutineError as error:
+            return make_error(request.id, error.number)
+        except TimeoutError as error:
+            if limit.expired():
+                _log.warning("request %d took longer than %s s", request.id, self._deadline)
+                return make_error(request.id, KernCode.OPERATION_TIMED_OUT)
+            return _failed(request, error)
+        except Exception as error:
+            return _failed(request, error)
+
+    def _handler(self, request: Message) -> Handler | None:
+        place = self._places.get(request.port)
+        for handlers in (self._handlers.get(place, {}), self._handlers[None]):
+            if request.id in handlers:
+                return handlers[request.id]
+        return None
+
+
+def _failed(request: Message, error: Exception) -> Message:
+    _log.error("the handler of request %d failed", request.id, exc_info=error)
+    return make_error(request.id, MigCode.EXCEPTION)
+
+
+def _send(request: Message, answer: Message) -> None:
+    """Send an answer without waiting; rights that were to move with it are closed if it cannot."""
+    reply = request.reply
+    if reply is None:
+        _close_moving(answer)
+        return
+    send = reply.send if isinstance(reply, SendOnceRight) else reply.send_nowait
+    try:
+        send(answer)
+    except UsageError as error:
+        _close_moving(answer)
+        with contextlib.suppress(MachioError):
+            send(_failed(request, error))
+    except MachioError as error:
+        _log.info("the answer to request %d was not sent: %s", request.id, error)
+        _close_moving(answer)
+
+
+def _close_moving(answer: Message) -> None:
+    for carried in answer.rights:
+        right, disposition = carried if isinstance(carried, tuple) else (carried, None)
+        if right is not None and disposition in (None, right.dispositions[0]):
+            right.close()

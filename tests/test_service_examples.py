@@ -1,0 +1,153 @@
+"""The examples of services, as somebody would run them; with C as the other side of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_c import CC, CFLAGS, LIBRARY, ROOT, make
+from test_examples import EXAMPLES, PATIENCE, PYTHON, assert_in_order, run
+
+from machio import mig
+
+sys.path.insert(0, str(EXAMPLES))
+
+from calculator import Calculator
+
+# What either client prints is the same in substance, whoever the server is.
+FROM_PYTHON = [
+    r"client: add: 1099511667775",
+    r"client: mean: 30\.0",
+    r"client: greet: \('(?i:good day, countess lovelace)', 27\)",
+    r"client: move: Point\(layer=1, x=0\.5, y=0\.5\)",
+    r"client: join: 7",
+    r"client: mean of nothing: KERN_INVALID_VALUE \(18\)",
+]
+FROM_C = [
+    r"note: 0",
+    r"add: 0 1099511667775",
+    r"mean: 0 30",
+    r"mean of nothing: 18",
+    r"greet: 0 (?i:good day, countess lovelace) 27",
+    r"move: 0 1 0\.5 0\.5",
+    r"join: 0 7 1",
+    r"short: -304",
+    r"unknown: -303",
+]
+
+
+@pytest.fixture
+def env(bootstrap_env):
+    """An environment whose bootstrap server leaves at once and is started with this Python."""
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    return {**bootstrap_env, "PATH": path, "MACHIO_BOOTSTRAPD_IDLE": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """The example in C, linked with the library."""
+    target = tmp_path_factory.mktemp("calculator") / "calculator"
+    return make(target, "-O1", EXAMPLES / "calculator.c", *LIBRARY)
+
+
+@contextlib.contextmanager
+def running(command, env):
+    """Yield a server that has said its first line; terminate it, and see that it ends well."""
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "ready" in process.stdout.readline()
+            yield process
+        finally:
+            process.terminate()
+
+
+def test_echo(env):
+    client = subprocess.run(
+        [sys.executable, str(EXAMPLES / "echo_client.py")], env=env, capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (client.returncode, client.stderr) == (
+        1,
+        "echo_client.py: start echo_service.py first\n",
+    )
+    with running([*PYTHON, str(EXAMPLES / "echo_service.py")], env) as service:
+        assert run(EXAMPLES / "echo_client.py", env).splitlines() == [
+            "hello hello",
+            "['one', 'two', 'three', 'four']",
+            "the service knows my pid: True",
+            "it refuses: KERN_INVALID_VALUE (18)",
+        ]
+        service.send_signal(signal.SIGINT)
+        assert service.stdout.read() == "every request was answered\n"
+    assert service.returncode == 0
+
+
+def test_calculator_in_python(env):
+    assert_in_order(
+        [*FROM_PYTHON, "noted 'a client in Python'"], run(EXAMPLES / "calculator.py", env)
+    )
+
+
+@pytest.mark.timeout(300)  # it waits for the compiler
+def test_a_client_in_c(program, env):
+    with running([*PYTHON, str(EXAMPLES / "calculator.py"), "serve"], env) as server:
+        client = subprocess.run(
+            [program, "call"],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert client.returncode == 0
+        assert_in_order(FROM_C, client.stdout)
+        assert server.stdout.readline() == "server: noted 'a client in C'\n"
+
+
+@pytest.mark.timeout(300)
+def test_a_server_in_c(program, env):
+    with running([str(program), "serve"], env) as server:
+        assert_in_order(FROM_PYTHON, run(EXAMPLES / "calculator.py", env, "call"))
+        assert server.stdout.readline() == "server: noted 'a client in Python'\n"
+
+
+def test_the_structures_for_c_have_the_sizes_of_the_messages(tmp_path):
+    sizes = {f"__Request__{name}_t": one.request.size for name, one in Calculator.routines.items()}
+    sizes |= {
+        f"__Reply__{name}_t": one.reply.size
+        for name, one in Calculator.routines.items()
+        if one.reply
+    }
+    sizes["Point"] = 24
+    source = tmp_path / "sizes.c"
+    asserts = [
+        f'_Static_assert(sizeof({name}) == {size}, "{name}");' for name, size in sizes.items()
+    ]
+    source.write_text("\n".join([mig.c_header(Calculator), *asserts, ""]))
+    command = [*CC, *CFLAGS, "-fsyntax-only", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_defs_are_printed(env):
+    assert run(EXAMPLES / "calculator.py", env, "defs").strip() == mig.defs(Calculator).strip()
+
+
+@pytest.mark.timeout(120)
+def test_handover(env):
+    said = run(EXAMPLES / "handover.py", env)
+    assert_in_order(
+        [
+            r"2000 requests, 2000 answers, 2000 runs",
+            r"lost: 0, twice: 0",
+            r"servers that answered: [2-5] of 5",
+            r"the former servers ended with \{0\}",
+        ],
+        said,
+    )
