@@ -18,7 +18,7 @@ LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test stress lint format clean
+.PHONY: help build demo test stress rules lint format clean
 
 help: ## list the targets
 	@echo "make ..."
@@ -39,6 +39,10 @@ stress: $(VENV)/.built $(VENV)/.test ## play the handshake's scenarios COUNT tim
 	    $(PY) -m pytest -q tests/test_handshake.py tests/test_handshake_hostile.py $(ARGS) || exit 1; \
 	    echo "round $$round of $(COUNT)"; \
 	done
+
+rules: $(VENV)/.built $(VENV)/.test ## play new random operations against the model of Mach's rights
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	    MACHIO_BOOTSTRAP="$$dir" $(PY) tests/mach/rules.py --examples 500 $(ARGS)
 
 lint: $(VENV)/.dev $(C_SOURCES:%.c=build/lint/%.o) ## check style, types, layers and C warnings
 	@$(PY) -m ruff check --quiet

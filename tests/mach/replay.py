@@ -218,10 +218,10 @@ class Task:
         return ["OK", ["bind", struct.unpack_from("=I", data, 28)[0]]]
 
 
-def serve_task(requests: int, answers: int) -> None:
+def serve_task(kind: type[Task], requests: int, answers: int) -> None:
     """Be a task: one operation a line on one pipe, its answer on the other; then exit."""
     try:
-        task = Task()
+        task = kind()
         with open(requests) as lines, open(answers, "w") as out:
             for line in lines:
                 operation, *arguments = json.loads(line)
@@ -242,6 +242,7 @@ class Process:
     service: str
     symbols: dict[str, int] = field(default_factory=dict)
     has_box: bool = False
+    kind: type[Task] = Task
 
     def __post_init__(self) -> None:
         # A forked child is a new task with an empty name space, and needs no start of its own.
@@ -251,7 +252,7 @@ class Process:
         if self.pid == 0:
             os.close(request_writer)
             os.close(answer_reader)
-            serve_task(request_reader, answer_writer)
+            serve_task(self.kind, request_reader, answer_writer)
         os.close(request_reader)
         os.close(answer_writer)
         self.requests = open(request_writer, "w")  # noqa: PTH123, SIM115

@@ -83,11 +83,16 @@ static bool is_seqpacket(int fd) {
     return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == SOCK_SEQPACKET;
 }
 
-/* Whether a socket is shut for reading and holds nothing: closing it costs nobody anything. */
+/*
+ * Whether a socket is shut for reading and holds nothing: closing it costs nobody anything. One
+ * whose other end was closed with messages in it says so first, once.
+ */
 static bool is_deaf(int fd) {
     struct msghdr msg = {.msg_iov = NULL};
-    return recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) == 0 &&
-           !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+    ssize_t n = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+    if (n < 0 && errno == ECONNRESET)
+        n = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
 }
 
 /* DONT_SYNC: a file of a network or user-space file system is not asked over there. */

@@ -131,6 +131,7 @@ void mio_port_wake_all(struct mio_port *port) {
 }
 
 void mio_port_leave_space(struct mio_port *port) {
+    mio_port_check_senders(port); /* before what it would tell, the make-send count, is reset */
     mio_knotes_vanish(&port->knotes);
     MIO_EACH(item, &port->memberships)
         mio_set_remove(MIO_CONTAINER(item, struct mio_member, of_port));

@@ -178,6 +178,7 @@ static kern_return_t request_on_receive(struct mio_entry *entry, mach_msg_id_t i
         port->destroyed = notify;
         return KERN_SUCCESS;
     }
+    mio_port_check_senders(port); /* the old request may be due, unnoticed as yet */
     *ret_previous = port->no_senders;
     port->no_senders = NULL;
     bool senders = mio_port_has_senders(port);

@@ -154,6 +154,7 @@ kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t dispo
     case MACH_MSG_TYPE_MAKE_SEND:
         if (!(entry->type & MACH_PORT_TYPE_RECEIVE))
             return KERN_INVALID_RIGHT;
+        mio_port_check_senders(entry->port); /* that they were gone before this one was made */
         entry->port->mscount++;
         entry->port->senders_seen = true;
         carry_send(entry->port, ret);
