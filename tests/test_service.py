@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import sys
 import tracemalloc
 from typing import Annotated
 
@@ -402,6 +403,45 @@ class TestHandOver:
                 (await post.receive()).close()
             with pytest.raises(machio.UsageError, match="not open"):
                 await service.hand_over(None)
+
+
+CALLER = """
+import sys
+import machio
+with machio.bootstrap.look_up_blocking(sys.argv[1]) as right:
+    right.call_blocking(machio.Message(int(sys.argv[2])), timeout=20)
+"""
+
+
+async def test_callers_that_are_killed_leave_nothing(bootstrap_server):
+    """Processes die while they wait for their answers: the service goes on without a trace."""
+    async with serving(NAME) as service:
+        waiting, go = asyncio.Semaphore(0), asyncio.Event()
+
+        @service.on(ASK)
+        async def ask(message):
+            waiting.release()
+            await go.wait()
+            return Message(ASK + 100)
+
+        async def kill_some(number):
+            go.clear()
+            command = [sys.executable, "-c", CALLER, NAME, str(ASK)]
+            callers = [await asyncio.create_subprocess_exec(*command) for _ in range(number)]
+            for _ in callers:
+                await asyncio.wait_for(waiting.acquire(), 30)
+            for caller in callers:
+                caller.kill()
+                await caller.wait()
+            go.set()
+            async with machio.connect(Math, NAME, timeout=20) as client:
+                with pytest.raises(machio.RoutineError, match="MIG_BAD_ID"):
+                    await client.double(1)
+
+        await kill_some(1)
+        rights, fds = rights_held(), len(open_fds())
+        await kill_some(4)
+        assert (rights_held(), len(open_fds())) == (rights, fds)
 
 
 async def test_a_thousand_services_and_clients_leave_nothing():
