@@ -18,7 +18,7 @@ LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test stress rules lint format clean
+.PHONY: help build demo test stress rules wheels darwin lint format clean
 
 help: ## list the targets
 	@echo "make ..."
@@ -43,6 +43,12 @@ stress: $(VENV)/.built $(VENV)/.test ## play the handshake's scenarios COUNT tim
 rules: $(VENV)/.built $(VENV)/.test ## play new random operations against the model of Mach's rights
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	    MACHIO_BOOTSTRAP="$$dir" $(PY) tests/mach/rules.py --examples 500 $(ARGS)
+
+wheels: $(VENV)/.darwin ## build wheels for this Linux and for macOS into dist/, without a Mac
+	@$(PY) tools/darwin/wheels.py dist
+
+darwin: $(VENV)/.built $(VENV)/.darwin ## prove what can be proven of the macOS half on Linux
+	@$(PY) -m pytest tests/darwin $(ARGS)
 
 lint: $(VENV)/.dev $(C_SOURCES:%.c=build/lint/%.o) ## check style, types, layers and C warnings
 	@$(PY) -m ruff check --quiet
@@ -102,6 +108,11 @@ $(VENV)/.built: $(VENV)/.build machio_build.py $(LIBRARY) $(C_HEADERS)
 $(VENV)/.test: $(VENV)/.build | $(VENV)/.built
 	@echo "installing what the tests need"
 	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.darwin: $(VENV)/.build
+	@echo "installing what cross builds need"
+	@$(PIP) install --group darwin
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.build

@@ -5,11 +5,13 @@ API; the compiler fills in every value and layout from the headers of the system
 
 - macOS: ``<mach/mach.h>`` and its relatives are Apple's, the functions are libSystem's.
 - Linux: both come from ``machio/csrc/linux``.
+
+The system is that of the platform which setuptools builds for: this one, or in a cross build the
+one that ``_PYTHON_HOST_PLATFORM`` names, as in builds of CPython.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -56,26 +58,33 @@ def generate(target: Path) -> None:
     ffi.emit_c_code(str(target))
 
 
-def configure(extension: Extension) -> None:
-    """Add what the extension needs on this system."""
+def configure(extension: Extension, platform: str) -> None:
+    """Add what the extension needs on `platform`, "linux-x86_64" say or "macosx-11.0-arm64".
+
+    Raises PlatformError if machio does not run there.
+    """
     extension.sources = files("*.c")
     extension.include_dirs = [str(CSRC)]
     extension.depends = ["machio_build.py", *files("**/*.[ch]")]
     extension.define_macros = [("Py_LIMITED_API", "0x030B0000")]
     extension.extra_compile_args = ["-std=gnu11", "-Werror=implicit-function-declaration"]
-    if sys.platform == "linux":
+    # Hidden: no other library's kqueue() or kevent() may stand in for ours, nor ours for its.
+    extension.extra_compile_args += ["-fvisibility=hidden"]
+    if platform.startswith("linux-"):
         extension.sources += files("linux/*.c")
         extension.include_dirs += [str(CSRC / "linux" / "include")]
         extension.define_macros += [("_GNU_SOURCE", None)]
-        # Hidden: no other library's kqueue() or kevent() may stand in for ours, nor ours for its.
-        extension.extra_compile_args += ["-pthread", "-fvisibility=hidden"]
+        extension.extra_compile_args += ["-pthread"]
         extension.extra_link_args = ["-pthread"]
-    elif sys.platform == "darwin":
-        extension.extra_link_args = ["-lbsm"]
+    elif platform.startswith("macosx-"):
+        # Reading a token is arithmetic on eight words: not worth another library, libbsm.
+        extension.sources += files("linux/audit.c")
+        # What is newer than the oldest macOS that is built for would be a null pointer there.
+        extension.extra_compile_args += ["-Werror=unguarded-availability-new"]
     else:
         raise PlatformError(
             f"machio runs on macOS, which has Mach, and on Linux, for which it brings one;"
-            f" it cannot be built on {sys.platform}."
+            f" it cannot be built for {platform}."
         )
 
 
@@ -84,7 +93,7 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools knows the command by thi
 
     def build_extension(self, ext: Extension) -> None:
         """Build one extension; machio has one."""
-        configure(ext)
+        configure(ext, self.plat_name)
         generated = Path(self.build_temp) / "_mach.c"
         generate(generated)
         ext.sources = [*ext.sources, str(generated)]

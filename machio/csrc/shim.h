@@ -12,6 +12,9 @@
 
 #include <mach/mach.h>
 
+/* libSystem has it, the headers of current macOS SDKs do not. */
+mach_port_name_t mach_reply_port(void);
+
 /*
  * Why the calling thread's latest bootstrap call failed, as a sentence that says what to do; NULL
  * if the code says all. Valid until the thread's next bootstrap call.
