@@ -55,6 +55,12 @@ def loop_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--round", type=int, default=0, help="which round of the handshake's table this is"
+    )
+
+
 # --- bootstrap servers -------------------------------------------------------------------------
 
 

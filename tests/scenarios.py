@@ -16,6 +16,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -49,6 +50,8 @@ MOVE_RECEIVE = Disposition.MOVE_RECEIVE
 LIMIT = 15.0
 # What "promptly" means, on a busy machine.
 PROMPT = 3.0
+
+CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 
 SCENARIOS: dict[str, type[Scenario]] = {}
 
@@ -96,15 +99,15 @@ class Stage:
     """What a role has: its end of the pipe, and lines to the other roles."""
 
     def __init__(
-        self, pipe: machio.ChildPortHandshake | int, sides: dict[str, socket.socket]
+        self, role: str, pipe: machio.ChildPortHandshake | int, sides: dict[str, socket.socket]
     ) -> None:
+        self.role = role
         self._pipe = pipe
         self._sides = sides
         if isinstance(pipe, int):
             self.consumed = {pipe}
         else:
             self.consumed = {pipe._read_fd, pipe._write_fd}
-        self.role = ({"server", "client", "attacker"} - set(sides) - {"attacker"}).pop()
 
     # The pipe: the parent has the object, the child an fd.
 
@@ -161,6 +164,18 @@ class Stage:
 
     async def hear(self, role: str) -> str:
         return await asyncio.to_thread(self.hear_now, role)
+
+    async def hear_pid(self, role: str) -> int:
+        """Wait for what a role tells; the kernel says who that is, 0 in another pid namespace."""
+        side = self._sides[role]
+        side.settimeout(LIMIT)
+        space = socket.CMSG_SPACE(CREDENTIALS.size)
+        _, control, _, _ = await asyncio.to_thread(side.recvmsg, 4096, space)
+        return next(
+            CREDENTIALS.unpack(data)[0]
+            for level, kind, data in control
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+        )
 
 
 def rights_held() -> set[tuple[int, int, int]]:
@@ -271,6 +286,24 @@ class ReceiveRightMoves(Scenario):
             assert await stage.hear("server")
 
 
+class SenderAttested(Scenario):
+    """Who sent a message is what the kernel says, whoever may see whose pid."""
+
+    async def server(stage):
+        with await stage.serve(RECEIVE) as port:
+            pid = await stage.hear_pid("client")
+            with await port.receive(LIMIT) as message:
+                assert message.sender.pid == pid
+                assert (message.sender.uid, message.sender.gid) == (os.getuid(), os.getgid())
+                assert not message.sender.is_kernel
+
+    async def client(stage):
+        with ReceiveRight.allocate() as port, port.make_send() as send:
+            await stage.check_in(port, MOVE_RECEIVE)
+            await send.send(Message(1), LIMIT)
+            stage.tell("server")
+
+
 class BootstrapPort(Scenario):
     """The client's own bootstrap port, as a send right; the server has a name for it already."""
 
@@ -348,13 +381,17 @@ class TaskPort(Scenario):
 
     async def server(stage):
         with await stage.serve(SEND) as task:
-            assert machio.pid_for_task(task) == int(await stage.hear("client"))
+            if pid := await stage.hear_pid("client"):
+                assert machio.pid_for_task(task) == pid
+            else:
+                with pytest.raises(machio.KernError):
+                    machio.pid_for_task(task)
             stage.tell("client")
             await machio.dead_name(task, LIMIT)
 
     async def client(stage):
         await stage.check_in(machio.task_self(), Disposition.MOVE_SEND)
-        stage.tell("server", str(os.getpid()))
+        stage.tell("server")
         await stage.hear("server")
         die()
 
@@ -911,7 +948,11 @@ class ServerCancelled:
 
         task = asyncio.create_task(begin())
         task.add_done_callback(lambda _: done.set())
-        with step(task, done):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(step(task, done))
+            if step in (_cancel_when_come, _cancel_when_woken):
+                tell = _then(lambda: stage.tell("client"))
+                stack.enter_context(patched(_checkin.Server, "empty", tell))
             begun.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -922,6 +963,7 @@ class ServerCancelled:
     async def client(stage, step):
         with ReceiveRight.allocate() as port, port.make_send() as send:
             if step in (_cancel_when_come, _cancel_when_woken):
+                await stage.hear("server")  # it has found its queue empty, and waits
                 await stage.check_in(port, MOVE_RECEIVE)
                 await machio.dead_name(send, LIMIT)
                 return

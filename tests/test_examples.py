@@ -23,7 +23,7 @@ PYTHON = [sys.executable, "-X", "dev", "-W", "error"]
 PATIENCE = 50
 
 # What asyncio says in development mode on a machine that is busy.
-SLOW = re.compile(r"^Executing <.*> took [\d.]+ seconds$", re.MULTILINE)
+SLOW = re.compile(r"^Executing <.*> took [\d.]+ seconds\n?", re.MULTILINE)
 
 ESSENTIAL = {
     "parent.py": [

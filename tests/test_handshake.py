@@ -1,27 +1,42 @@
 """The child port handshake's table of scenarios, in real processes.
 
-Each scenario of `scenarios.py` runs on every loop, with the server and with the client as the
-parent. Every process that survives counts its files and rights before and after. ``make stress``
-plays the table a hundred times. What a third process can do to a handshake is in
-`test_handshake_hostile.py`; few files, other users and pid namespaces are in `test_boundaries.py`.
+Each scenario of `scenarios.py` and `attacks.py` runs on every loop, with the server and with the
+client as the parent. In the other places of `places.py` a scenario is played once in a round, with
+another loop and parent in each ``--round``: after six rounds it was played in all ways. ``make
+stress`` plays a hundred. Every process that survives counts its files and rights before and after.
 """
 
 from __future__ import annotations
 
+import itertools
+
+import attacks  # noqa: F401 - its scenarios join the table
 import pytest
+from conftest import LOOPS
+from places import PLACES
 from scenarios import SCENARIOS
 from theatre import Theatre
 
-PARENTS = ("server", "client")
+WAYS = list(itertools.product(("server", "client"), LOOPS))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    plays = []
+    for name, place in PLACES.items():
+        marks = pytest.mark.skipif(bool(place.impossible), reason=place.impossible)
+        for number, scenario in enumerate(SCENARIOS):
+            turn = (number + metafunc.config.getoption("round")) % len(WAYS)
+            for parent, loop in WAYS if name == "plain" else [WAYS[turn]]:
+                label = f"{name}-{loop}-{scenario}-{parent}"
+                plays.append(pytest.param(name, scenario, parent, loop, id=label, marks=marks))
+    metafunc.parametrize(("theatre", "scenario", "parent", "loop"), plays, indirect=["theatre"])
 
 
 @pytest.fixture(scope="module")
-def theatre():
-    with Theatre() as theatre:
+def theatre(request):
+    with Theatre(PLACES[request.param]) as theatre:
         yield theatre
 
 
-@pytest.mark.parametrize("parent", PARENTS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_table(theatre, scenario, parent, loop_name):
-    theatre.play(scenario, parent, loop_name)
+def test_table(theatre, scenario, parent, loop):
+    theatre.play(scenario, parent, loop)

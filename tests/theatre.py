@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Self
 
+from conftest import make_bootstrap_dir
+from places import Place
 from scenarios import SCENARIOS
 
 PLAY = Path(__file__).parent / "programs" / "play.py"
 
 
 class Theatre:
-    """One process that plays scenarios one after the other; context manager."""
+    """One process that plays scenarios one after the other in a place; context manager."""
 
-    def __init__(
-        self, env: dict[str, str] | None = None, options: tuple[str, ...] = (), **how: Any
-    ) -> None:
-        python = [sys.executable, "-X", "dev", "-W", "error", str(how.pop("play", PLAY))]
+    def __init__(self, place: Place) -> None:
+        self._directory = make_bootstrap_dir()
+        if place.user is not None:
+            os.chown(self._directory, place.user, place.user)
         self._process = subprocess.Popen(
-            [*python, *options],
+            [sys.executable, "-X", "dev", "-W", "error", str(PLAY), *place.options],
             env={
-                **(env or os.environ),
+                **os.environ,
+                "MACHIO_BOOTSTRAP": str(self._directory),
                 "MACHIO_BOOTSTRAPD": f"{sys.executable} -m machio.bootstrapd",
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            **how,
         )
 
-    def play(self, scenario: str, parent: str, loop: str, start: str = "fork") -> None:
+    def play(self, scenario: str, parent: str, loop: str) -> None:
         """Have one scenario played. Raises AssertionError with everything that went wrong."""
-        order = {"scenario": scenario, "parent": parent, "loop": loop, "start": start}
+        order = {"scenario": scenario, "parent": parent, "loop": loop}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -47,6 +50,8 @@ class Theatre:
 
     def close(self) -> None:
         self._process.communicate()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        assert self._process.returncode == 0
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +72,6 @@ def judge(scenario: str, answer: dict[str, Any]) -> list[str]:
     dies = SCENARIOS[scenario].dies
     reported = {report["role"] for report in answer["reports"]}
     for role, end in answer["ends"].items():
-        # A prefix command (unshare) may tell of a child's death in its own way.
         died = end not in (0, None)
         if died != (role == dies):
             wrong.append(f"{role} ended with {end}")

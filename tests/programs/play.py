@@ -1,10 +1,10 @@
 """Plays scenarios: for each one, two or three fresh processes that share a handshake's pipe.
 
-``play.py [--nofile N] [--prefix COMMAND]`` reads orders from its standard input, a JSON object a
-line, and answers each with one line: what went wrong, per role, and how everyone ended. It holds no
-right itself and stays free of threads, so that it can fork the parent of every play; the parent
-forks the others before anybody touches Mach, and each becomes a task of its own. With the
-order's ``start`` being "exec" the child is a new program, not a fork: ``play.py --role ...``.
+``play.py [--nofile N] [--user UID] [--namespace]`` reads orders from its standard input, a JSON
+object a line, and answers each with one line: what went wrong, per role, and how everyone ended. It
+holds no right itself and stays free of threads, so that it can fork the parent of every play; the
+parent forks the others before anybody touches Mach, and each becomes a task of its own. With
+``--namespace`` the child is in a pid namespace of its own.
 
 Roles are server and client, the parent being either, and sometimes an attacker. Each pair of roles
 has a socket pair to wait for one another without sleeping; it also tells of the other's death.
@@ -23,7 +23,6 @@ import json
 import os
 import resource
 import select
-import shlex
 import signal
 import socket
 import sys
@@ -31,17 +30,23 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import attacks  # noqa: F401 - its scenarios join the table
 from conftest import LOOPS, leaked_fds, open_fds
+from places import enter_pid_namespace
 from scenarios import SCENARIOS, Stage, rights_held
 
 import machio
+from machio import bootstrapd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIMIT = 20  # seconds for one role; the machine may be busy
 PATIENCE = 5.0
@@ -56,29 +61,50 @@ Sides = dict[str, socket.socket]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--nofile", type=int)
-    parser.add_argument(
-        "--prefix", default="", help="what starts the child, if it is a new program"
-    )
-    parser.add_argument("--role", help="for a child that is a new program: its part")
+    parser.add_argument("--user", type=int, help="become this user before anything is played")
+    parser.add_argument("--namespace", action="store_true")
     arguments = parser.parse_args()
-    if arguments.nofile:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (arguments.nofile, arguments.nofile))
+    if arguments.user:
+        os.setgroups([])
+        os.setgid(arguments.user)
+        os.setuid(arguments.user)
     # Whoever dies of a broken pipe shall be seen to.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if arguments.role:
-        part = json.loads(arguments.role)
-        sides = {name: socket.socket(fileno=fd) for name, fd in part["sides"].items()}
-        for fd in (part["fd"], part["report"], *part["sides"].values()):
-            os.set_inheritable(fd, False)
-        perform(part["order"], part["role"], part["fd"], sides, part["report"])
-        return
     if sys.platform == "linux":
         # The child of a parent that has died shall be waited for here.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     gc.collect()
     gc.freeze()  # what is here already need not be looked through in every process again
-    for line in sys.stdin:
-        print(json.dumps(play({**json.loads(line), "prefix": arguments.prefix})), flush=True)
+    with contextlib.ExitStack() as stack:
+        if arguments.user or arguments.namespace:
+            stack.enter_context(names())
+        for line in sys.stdin:
+            place = {"apart": arguments.namespace, "nofile": arguments.nofile}
+            print(json.dumps(play({**json.loads(line), **place})), flush=True)
+
+
+@contextlib.contextmanager
+def names() -> Iterator[None]:
+    """Have a bootstrap server that is forked off: here, and not by the first who needs it.
+
+    The user may not be able to start this Python, and a pid namespace's server ends with it.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(Path(os.environ["MACHIO_BOOTSTRAP"]) / "socket"))
+        listener.listen()
+        server = os.fork()
+        if server == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (sys.stdin.fileno(), sys.stdout.fileno()):
+                os.dup2(null, fd)
+            os.dup2(listener.fileno(), bootstrapd.INHERITED_FROM)
+            os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+            os._exit(bootstrapd.main(["--idle", "3600"]))
+    try:
+        yield
+    finally:
+        os.kill(server, signal.SIGTERM)
+        assert os.waitpid(server, 0)[1] == 0, "the bootstrap server"
 
 
 def play(order: Order) -> Order:
@@ -131,6 +157,8 @@ def begin(order: Order, report: int) -> None:
         sides[one][other], sides[other][one] = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET
         )
+        for side in (sides[one][other], sides[other][one]):
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     handshake = machio.ChildPortHandshake()
     child = next(role for role in roles[:2] if role != order["parent"])
     give = handshake.server_write_fd if child == "server" else handshake.client_read_fd
@@ -146,8 +174,8 @@ def begin(order: Order, report: int) -> None:
             handshake.close()
             if role == "attacker":
                 os.close(fd)
-            if role == child and order["start"] == "exec":
-                execute(order, role, fd, sides[role], report)
+            if role == child and order["apart"]:
+                enter_pid_namespace()
             perform(order, role, fd if role == child else -1, sides[role], report)
             os._exit(0)
     os.close(fd)
@@ -162,22 +190,13 @@ def close_all(sides: Sides) -> None:
         side.close()
 
 
-def execute(order: Order, role: str, fd: int, sides: Sides, report: int) -> None:
-    """Become a new program with the same part."""
-    numbers = {name: side.fileno() for name, side in sides.items()}
-    for number in (fd, report, *numbers.values()):
-        os.set_inheritable(number, True)
-    part = {"order": order, "role": role, "fd": fd, "sides": numbers, "report": report}
-    python = [sys.executable, "-X", "dev", "-W", "error"]
-    command = [*shlex.split(order["prefix"]), *python, __file__, "--role", json.dumps(part)]
-    os.execvp(command[0], command)
-
-
 def perform(
     order: Order, role: str, pipe: machio.ChildPortHandshake | int, sides: Sides, report: int
 ) -> None:
     """Play one part to its end and report what was wrong with it."""
     faulthandler.dump_traceback_later(LIMIT, exit=True)
+    if order["nofile"] and role != "attacker":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (order["nofile"],) * 2)
     problems: list[str] = []
     sys.unraisablehook = lambda info: problems.append(
         f"unraisable: {info.exc_value!r} in {info.object!r}"
@@ -189,6 +208,11 @@ def perform(
                 lambda _, context: problems.append(f"the loop: {context}")
             )
             runner.run(count(order, role, pipe, sides, problems))
+            # A worker that was abandoned tells the loop when it is done. Into the pipe of a loop
+            # that is just being closed that would be SIGPIPE, which here nobody ignores.
+            for thread in threading.enumerate():
+                if "AnyIO" in thread.name:
+                    thread.join(PATIENCE)
     except BaseException:
         problems.append(traceback.format_exc())
     gc.collect()
@@ -207,7 +231,7 @@ async def count(
 ) -> None:
     """Play the part between two counts of files and rights."""
     await warm_up()
-    stage = Stage(pipe, sides)
+    stage = Stage(role, pipe, sides)
     before, rights = open_fds(), rights_held()
     await getattr(SCENARIOS[order["scenario"]], role)(stage)
     stage.close()
