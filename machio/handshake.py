@@ -35,6 +35,7 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 import warnings
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -69,6 +70,8 @@ T = TypeVar("T")
 _BATCH = 32
 # The least number of messages looked at after the pipe's end, should the queue's own count be off.
 _LAST_LOOK = 1024
+# How long, in seconds, a message may wait for room in this process before that is an error.
+_PATIENCE = 1.0
 
 
 class ChildPortHandshake:
@@ -238,6 +241,7 @@ class _Queue:
         self._right: ReceiveRight | SendRight | SendOnceRight | None = None
         # No room for more than a check-in: what is larger is destroyed by the kernel, unread.
         self._buffer = _ffi.Buffer(_checkin.CHECK_IN_SIZE + _wire.TRAILER_SIZE)
+        self._no_room_since: float | None = None
 
     def look(self) -> bool | None:
         """Look at some messages. None: there are none, wait; True: done, or there may be more."""
@@ -269,7 +273,13 @@ class _Queue:
     def _next(self) -> bool:
         """Receive and judge one message; False if there is none."""
         option = _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT
+        # Not every error comes with a message: the one before shall not be taken for it.
+        _wire.HEADER.pack_into(self._buffer.view, 0, 0, 0, 0, 0, 0, 0)
         code = _ffi.receive(self._buffer, self._service.name, option)
+        if split(code)[0] == ReceiveCode.BODY_ERROR and not self._message():
+            self._wait_for_room(code)
+            return True
+        self._no_room_since = None
         if code == ReceiveCode.TIMED_OUT:
             self._server.empty()
             return False
@@ -291,6 +301,17 @@ class _Queue:
         self._right = own(*_checkin.right_of(view))
         # A check-in has no reply; a right that came as one is not wanted.
         _ffi.deallocate(_wire.NAME.unpack_from(view, _wire.REMOTE_AT)[0])
+
+    def _wait_for_room(self, code: int) -> None:
+        """Take note that a message stays in the queue for want of file descriptors here.
+
+        Strange ones are closed by another thread, so room may come; raises ReceiveError if not.
+        """
+        now = time.monotonic()
+        if self._no_room_since is None:
+            self._no_room_since = now
+        elif now - self._no_room_since > _PATIENCE:
+            raise mach_error(code, "mach_msg")
 
     def _judge_incomplete(self, code: int) -> None:
         """Judge a message whose right could not be delivered: misfortune if it was the client's."""

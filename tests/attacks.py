@@ -8,6 +8,7 @@ its send right are frames of its own making, a drain and a shutdown.
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 - who plays as another user may not find it later
 import fcntl
 import os
 import random
