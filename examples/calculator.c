@@ -178,12 +178,6 @@ static kern_return_t call(message_t *message, int id, size_t size, mach_msg_bits
     return KERN_SUCCESS;
 }
 
-/* Copy a string with its NUL into zeroed memory and return how many bytes that are. */
-static mach_msg_type_number_t copy_string(char *to, const char *from, size_t size) {
-    int length = snprintf(to, size, "%s", from);
-    return (mach_msg_type_number_t)((size_t)length < size ? length + 1 : (int)size);
-}
-
 static kern_return_t add(int8_t a, uint16_t b, int64_t c, int64_t *result) {
     message_t message = {.add = {.NDR = NDR_record, .a = a, .b = b, .c = c}};
     kern_return_t code = call(&message, ADD, sizeof(add_request_t), 0, sizeof(add_reply_t));
@@ -206,8 +200,8 @@ static kern_return_t mean(const double *values, unsigned count, uint32_t scale, 
 static kern_return_t greet(const char *name, const char *title, boolean_t loud, char *text,
                            int32_t *length) {
     message_t message = {.greet = {.NDR = NDR_record}};
-    copy_string(message.greet.name, name, sizeof message.greet.name);
-    message.greet.titleCnt = copy_string(message.greet.title, title, 256);
+    mig_strncpy(message.greet.name, name, sizeof message.greet.name);
+    message.greet.titleCnt = (mach_msg_type_number_t)mig_strncpy(message.greet.title, title, 256);
     char *end = message.greet.title + ALIGN(message.greet.titleCnt);
     memcpy(end, &loud, sizeof loud);
     size_t size = (size_t)(end + sizeof loud - (char *)&message);
@@ -256,7 +250,7 @@ static kern_return_t join(mach_port_t listener, uint8_t first, mach_port_t *righ
 static kern_return_t note(const char *text) {
     message_t message = {.note = {.NDR = NDR_record}};
     note_request_t *request = &message.note;
-    request->textCnt = copy_string(request->text, text, 256);
+    request->textCnt = (mach_msg_type_number_t)mig_strncpy(request->text, text, 256);
     request->Head.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0);
     request->Head.msgh_remote_port = server;
     request->Head.msgh_id = NOTE;

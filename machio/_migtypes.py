@@ -350,19 +350,21 @@ class Struct:
             y: mig.float64
     """
 
+    _kind: ClassVar[_StructKind]
+
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(frozen=True)(cls)
 
     @classmethod
-    def wire_size(cls) -> int:
-        """Return sizeof in C."""
-        return _StructKind.of(cls).size
+    def wire_kind(cls) -> Fixed:
+        """Return how the structure travels; `size` and `align` are as in C."""
+        if "_kind" not in vars(cls):
+            cls._kind = _StructKind(cls)
+        return cls._kind
 
 
 class _StructKind(Fixed):
     """The kind of a `Struct` class."""
-
-    _known: ClassVar[dict[type[Struct], _StructKind]] = {}
 
     def __init__(self, struct_class: type[Struct]) -> None:
         self._class = struct_class
@@ -377,12 +379,6 @@ class _StructKind(Fixed):
             at += kind.size
             align = max(align, kind.align)
         self._is(at + -at % align, align)
-
-    @classmethod
-    def of(cls, struct_class: type[Struct]) -> _StructKind:
-        if struct_class not in cls._known:
-            cls._known[struct_class] = cls(struct_class)
-        return cls._known[struct_class]
 
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, self._class):
@@ -419,7 +415,7 @@ def kind_of(annotation: Any) -> Kind:
         if len(members) == 1 and isinstance(port := kind_of(members[0]), Port):
             return Port(port.disposition, null=True)
     if isinstance(annotation, type) and issubclass(annotation, Struct):
-        return _StructKind.of(annotation)
+        return annotation.wire_kind()
     raise TypeError(f"{annotation!r} is no type of machio.mig, so it does not say how to travel")
 
 

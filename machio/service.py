@@ -117,6 +117,8 @@ class Service:
 
     async def __aenter__(self) -> Self:
         """Check the names in, and take the rights over. Raises BootstrapError; then it has none."""
+        if self._set is not None:
+            raise UsageError("a service is entered once")
         checked_in: list[ReceiveRight] = []
         try:
             self._set = PortSet.allocate()
@@ -146,6 +148,10 @@ class Service:
                 await self._finish()
             else:
                 await self._abandon()
+        except BaseException:
+            for task in self._busy:
+                task.cancel()
+            raise
         finally:
             self._close()
 
@@ -248,6 +254,7 @@ class Service:
             self._may_receive.set()
 
     async def _receive(self, ports: PortSet) -> None:
+        await asyncio.sleep(0)  # `serve` has to know this task before a handler stops the service
         while True:
             await self._slots.acquire()
             try:

@@ -50,6 +50,17 @@ async def test_a_name_that_is_checked_in(name):
         assert caught.value.code is BootstrapCode.SERVICE_ACTIVE
 
 
+def test_the_status_of_a_name(name):
+    lib, status = _ffi.lib, _ffi.ffi.new("int *", -1)
+    arguments = (lib.bootstrap_port, name.encode(), status)
+    assert lib.bootstrap_status(*arguments) == BootstrapCode.UNKNOWN_SERVICE
+    assert status[0] == -1
+    with bootstrap.check_in_blocking(name) as service:
+        assert lib.bootstrap_status(*arguments) == 0
+        assert status[0] == lib.BOOTSTRAP_STATUS_ACTIVE
+        assert _ffi.get_refs(service.name, SEND) == 0
+
+
 async def test_a_name_ends_with_its_port(name):
     (await bootstrap.check_in(name)).close()
     (await bootstrap.check_in(name)).close()

@@ -211,3 +211,40 @@ def test_header_stands_alone(header: str, language: str, tmp_path: Path) -> None
     except FileNotFoundError:
         pytest.skip(f"no {compile_with[0]} here")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_folder_compiles_with_one_line(tmp_path: Path) -> None:
+    """A plain program needs the folder, an include path and -pthread, and nothing else."""
+    source = tmp_path / "prog.c"
+    source.write_text(
+        "#include <mach/mach.h>\n"
+        "int main(void) {\n"
+        "    mach_port_t port;\n"
+        "    return mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &port);\n"
+        "}\n"
+    )
+    program = tmp_path / "prog"
+    command = [*CC, "-I", INCLUDE, source, *LIBRARY, "-pthread", "-o", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert subprocess.run([program], check=False).returncode == 0
+
+
+def test_the_headers_are_good_cxx20(tmp_path: Path) -> None:
+    """All headers at once; structures to derive from, constants for constant expressions."""
+    headers = sorted(str(path.relative_to(INCLUDE)) for path in INCLUDE.rglob("*.h"))
+    source = tmp_path / "main.cc"
+    source.write_text(
+        "".join(f"#include <{header}>\n" for header in headers)
+        + "struct A : mach_msg_base_t {};\n"
+        + "struct B : mach_msg_header_t {};\n"
+        + "struct C : mig_reply_error_t {};\n"
+        + "struct D : mach_msg_empty_send_t {};\n"
+        + "constexpr auto bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0);\n"
+        + "constexpr auto trailer = MACH_RCV_TRAILER_ELEMENTS(MACH_RCV_TRAILER_AUDIT);\n"
+        + "constexpr mach_port_t dead = MACH_PORT_DEAD;\n"
+        + "static_assert(sizeof(C) == 36 && bits == 19 && trailer != 0 && dead == 0xffffffff);\n"
+    )
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", INCLUDE]
+    done = subprocess.run([*CXX, *flags, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -140,7 +140,7 @@ class TestBytes:
         value = Outer(1, Inner(-1, 2), "abcd")
         natural = struct.pack("@B7xb7xq5s3x", 1, -1, 2, b"abcd\0")
         assert body("structs", value) == NDR + natural
-        assert Outer.wire_size() == len(natural)
+        assert Outer.wire_kind().size == len(natural)
 
     def test_rights_alone_need_no_ndr(self):
         with ReceiveRight.allocate() as port, port.make_send() as send:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import sys
 import tracemalloc
 from typing import Annotated
 
@@ -56,10 +57,6 @@ class Math(mig.Subsystem, base=4000):
     @mig.routine
     async def fail(self, text: Annotated[str, mig.CString(32)]) -> None:
         raise RuntimeError(text)
-
-    @mig.routine
-    async def listeners(self) -> mig.MakeSend:
-        return self.port
 
 
 class Other(mig.Subsystem, base=4100):
@@ -247,6 +244,40 @@ async def test_stopping_answers_what_was_taken():
             await call
 
 
+async def test_leaving_waits_for_the_requests_taken():
+    port = ReceiveRight.allocate()
+    with port.make_send() as send:
+        async with Service(port) as service:
+            math = Math()
+            math.go.clear()
+            service.add(math)
+            task = asyncio.ensure_future(service.serve())
+            call = asyncio.ensure_future(Math.client(send).double(4))
+            await running(math, 1)
+            asyncio.get_running_loop().call_later(0.02, math.go.set)
+        assert math.running == 0
+        assert await call == 8
+        await task
+
+
+async def test_a_handler_may_stop_its_service():
+    port = ReceiveRight.allocate()
+    async with Service(port) as service:
+
+        @service.on(ASK)
+        async def stop(message):
+            service.stop()
+            return Message(ASK + 100)
+
+        with port.make_send() as send:
+            call = asyncio.ensure_future(send.call(Message(ASK)))
+            await asyncio.sleep(0)
+            await asyncio.wait_for(service.serve(), 10)
+            assert (await call).id == ASK + 100
+        with pytest.raises(machio.UsageError, match="entered once"):
+            await service.__aenter__()
+
+
 async def test_cancelling_ends_all_callers_at_once():
     port = ReceiveRight.allocate()
     before = len(rights_held())
@@ -270,17 +301,25 @@ async def test_cancelling_ends_all_callers_at_once():
 
 
 async def test_an_answer_that_nobody_waits_for_is_destroyed():
-    async with math_service() as (_, math, client):
-        with ReceiveRight.allocate() as math.port:
-            call = asyncio.ensure_future(client.double(1))
-            math.go.clear()
-            await running(math, 1)
-            call.cancel()
-            math.go.set()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            with await client.listeners() as right:
-                assert right.name == math.port.name
+    async with math_service() as (service, _, client):
+        cargo = ReceiveRight.allocate()
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        @service.on(ASK)
+        async def give(message):
+            begun.set()
+            await go.wait()
+            return Message(1, rights=[cargo, (service._ports[0], Disposition.MAKE_SEND)])
+
+        call = asyncio.ensure_future(client._right.call(Message(ASK)))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        go.set()
+        assert await client.double(1) == 2
+        assert cargo.closed
+        assert not service._ports[0].closed, "it was not to move"
 
 
 async def test_an_answer_that_cannot_be_sent_is_an_error(caplog):
@@ -364,6 +403,45 @@ class TestHandOver:
                 (await post.receive()).close()
             with pytest.raises(machio.UsageError, match="not open"):
                 await service.hand_over(None)
+
+
+CALLER = """
+import sys
+import machio
+with machio.bootstrap.look_up_blocking(sys.argv[1]) as right:
+    right.call_blocking(machio.Message(int(sys.argv[2])), timeout=20)
+"""
+
+
+async def test_callers_that_are_killed_leave_nothing(bootstrap_server):
+    """Processes die while they wait for their answers: the service goes on without a trace."""
+    async with serving(NAME) as service:
+        waiting, go = asyncio.Semaphore(0), asyncio.Event()
+
+        @service.on(ASK)
+        async def ask(message):
+            waiting.release()
+            await go.wait()
+            return Message(ASK + 100)
+
+        async def kill_some(number):
+            go.clear()
+            command = [sys.executable, "-c", CALLER, NAME, str(ASK)]
+            callers = [await asyncio.create_subprocess_exec(*command) for _ in range(number)]
+            for _ in callers:
+                await asyncio.wait_for(waiting.acquire(), 30)
+            for caller in callers:
+                caller.kill()
+                await caller.wait()
+            go.set()
+            async with machio.connect(Math, NAME, timeout=20) as client:
+                with pytest.raises(machio.RoutineError, match="MIG_BAD_ID"):
+                    await client.double(1)
+
+        await kill_some(1)
+        rights, fds = rights_held(), len(open_fds())
+        await kill_some(4)
+        assert (rights_held(), len(open_fds())) == (rights, fds)
 
 
 async def test_a_thousand_services_and_clients_leave_nothing():

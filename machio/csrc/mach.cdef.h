@@ -144,6 +144,8 @@ typedef mach_port_options_t *mach_port_options_ptr_t;
 #define MACH_PORT_RECEIVE_STATUS_COUNT ...
 #define MACH_PORT_DNREQUESTS_SIZE_COUNT ...
 #define MACH_PORT_INFO_EXT_COUNT ...
+#define MACH_PORT_GUARD_INFO ...
+#define MACH_PORT_GUARD_INFO_COUNT ...
 
 #define MPO_CONTEXT_AS_GUARD ...
 #define MPO_QLIMIT ...
@@ -492,6 +494,10 @@ mach_msg_return_t mach_msg_overwrite(mach_msg_header_t *msg, mach_msg_option_t o
 mach_msg_return_t mach_msg_send(mach_msg_header_t *msg);
 mach_msg_return_t mach_msg_receive(mach_msg_header_t *msg);
 void mach_msg_destroy(mach_msg_header_t *msg);
+mach_msg_return_t mach_msg_server(boolean_t (*demux)(mach_msg_header_t *, mach_msg_header_t *),
+                                  mach_msg_size_t max_size, mach_port_t rcv_name, mach_msg_options_t options);
+mach_msg_return_t mach_msg_server_once(boolean_t (*demux)(mach_msg_header_t *, mach_msg_header_t *),
+                                       mach_msg_size_t max_size, mach_port_t rcv_name, mach_msg_options_t options);
 
 /* Errors. */
 
@@ -691,7 +697,24 @@ kern_return_t mach_port_guard_with_flags(ipc_space_t task, mach_port_name_t name
 kern_return_t mach_port_swap_guard(ipc_space_t task, mach_port_name_t name, mach_port_context_t old_guard,
                                    mach_port_context_t new_guard);
 
+kern_return_t mach_port_assert_attributes(ipc_space_t task, mach_port_name_t name, mach_port_flavor_t flavor,
+                                          mach_port_info_t info, mach_msg_type_number_t infoCnt);
+kern_return_t mach_port_rename(ipc_space_t task, mach_port_name_t old_name, mach_port_name_t new_name);
+kern_return_t mach_port_peek(ipc_space_t task, mach_port_name_t name, mach_msg_trailer_type_t trailer_type,
+                             mach_port_seqno_t *request_seqnop, mach_msg_size_t *msg_sizep, mach_msg_id_t *msg_idp,
+                             char *trailer_infop, mach_msg_type_number_t *trailer_infopCnt);
+
 mach_port_name_t mach_reply_port(void);
+
+/* MIG's helpers. */
+
+mach_port_t mig_get_reply_port(void);
+void mig_dealloc_reply_port(mach_port_t reply_port);
+void mig_put_reply_port(mach_port_t reply_port);
+void mig_allocate(vm_address_t *addr_p, vm_size_t size);
+void mig_deallocate(vm_address_t addr, vm_size_t size);
+int mig_strncpy(char *dest, const char *src, int len);
+int mig_strncpy_zerofill(char *dest, const char *src, int len);
 
 /* The task. */
 
@@ -704,6 +727,7 @@ mach_port_name_t mach_reply_port(void);
 #define TASK_ACCESS_PORT ...
 #define TASK_DEBUG_CONTROL_PORT ...
 #define TASK_RESOURCE_NOTIFY_PORT ...
+#define TASK_PORT_REGISTER_MAX ...
 
 #define TASK_SECURITY_TOKEN ...
 #define TASK_SECURITY_TOKEN_COUNT ...
@@ -720,6 +744,53 @@ mach_port_name_t task_self_trap(void);
 kern_return_t pid_for_task(mach_port_name_t t, int *x);
 kern_return_t task_get_special_port(task_inspect_t task, int which_port, mach_port_t *special_port);
 kern_return_t task_get_bootstrap_port(task_inspect_t task, mach_port_t *special_port);
+kern_return_t task_set_special_port(task_t task, int which_port, mach_port_t special_port);
+kern_return_t task_info(task_name_t target_task, natural_t flavor, integer_t *task_info_out,
+                        mach_msg_type_number_t *task_info_outCnt);
+kern_return_t mach_ports_register(task_t target_task, mach_port_t *init_port_set,
+                                  mach_msg_type_number_t init_port_setCnt);
+kern_return_t mach_ports_lookup(task_t target_task, mach_port_t **init_port_set,
+                                mach_msg_type_number_t *init_port_setCnt);
+
+struct mach_task_basic_info {
+    mach_vm_size_t virtual_size;
+    mach_vm_size_t resident_size;
+    mach_vm_size_t resident_size_max;
+    integer_t suspend_count;
+    ...;
+};
+
+/* Threads, the host, the clock. */
+
+#define HOST_BASIC_INFO ...
+#define HOST_BASIC_INFO_COUNT ...
+#define THREAD_EXTENDED_POLICY ...
+#define THREAD_TIME_CONSTRAINT_POLICY ...
+#define THREAD_PRECEDENCE_POLICY ...
+#define THREAD_PRECEDENCE_POLICY_COUNT ...
+
+struct host_basic_info {
+    integer_t max_cpus;
+    integer_t avail_cpus;
+    natural_t memory_size;
+    uint64_t max_mem;
+    ...;
+};
+
+struct mach_timebase_info {
+    uint32_t numer;
+    uint32_t denom;
+    ...;
+};
+
+mach_port_t mach_thread_self(void);
+mach_port_t mach_host_self(void);
+kern_return_t host_info(mach_port_t host, integer_t flavor, integer_t *host_info_out,
+                        mach_msg_type_number_t *host_info_outCnt);
+kern_return_t thread_policy_set(mach_port_t thread, natural_t flavor, integer_t *policy_info,
+                                mach_msg_type_number_t policy_infoCnt);
+uint64_t mach_absolute_time(void);
+kern_return_t mach_timebase_info(struct mach_timebase_info *info);
 
 /* Memory. */
 
@@ -753,6 +824,7 @@ kern_return_t mach_vm_deallocate(vm_map_t target, mach_vm_address_t address, mac
 kern_return_t bootstrap_check_in(mach_port_t bp, const char *service_name, mach_port_t *sp);
 kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t sp);
 kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp);
+kern_return_t bootstrap_status(mach_port_t bp, const char *service_name, int *service_active);
 const char *bootstrap_strerror(kern_return_t r);
 
 /* kqueue. */

@@ -11,12 +11,8 @@
 #define STATUS_COUNT 10
 #define INFO_EXT_COUNT 17
 
-/*
- * The port under a name that must hold a receive right. Takes the lock; on failure it is let go
- * again. invalid: what MACH_PORT_NULL and MACH_PORT_DEAD give.
- */
-static kern_return_t enter(ipc_space_t task, mach_port_name_t name, kern_return_t invalid,
-                           struct mio_port **ret_port) {
+kern_return_t mio_receive_right_enter(ipc_space_t task, mach_port_name_t name,
+                                      kern_return_t invalid, struct mio_port **ret_port) {
     if (task != mach_task_self_ || task == MACH_PORT_NULL)
         return MACH_SEND_INVALID_DEST;
     if (!MACH_PORT_VALID(name))
@@ -80,7 +76,7 @@ kern_return_t mach_port_get_attributes(ipc_space_t task, mach_port_name_t name,
     if (*count < needed)
         return KERN_FAILURE;
     struct mio_port *port = NULL;
-    kern_return_t kr = enter(task, name, invalid, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, invalid, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     if (port == NULL) { /* no port has no limit, and no requests */
@@ -138,7 +134,7 @@ kern_return_t mach_port_set_attributes(ipc_space_t task, mach_port_name_t name,
         return KERN_INVALID_ARGUMENT;
     }
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_RIGHT, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_RIGHT, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     if (flavor == MACH_PORT_LIMITS_INFO)
@@ -150,10 +146,29 @@ kern_return_t mach_port_set_attributes(ipc_space_t task, mach_port_name_t name,
     return mio_leave(KERN_SUCCESS);
 }
 
+/* Whether the guard is what the caller believes, without taking it off. */
+kern_return_t mach_port_assert_attributes(ipc_space_t task, mach_port_name_t name,
+                                          mach_port_flavor_t flavor, mach_port_info_t info,
+                                          mach_msg_type_number_t count) {
+    mach_port_guard_info_t expected;
+    struct mio_port *port;
+    if (flavor != MACH_PORT_GUARD_INFO)
+        return KERN_INVALID_ARGUMENT;
+    if (count < MACH_PORT_GUARD_INFO_COUNT)
+        return KERN_FAILURE;
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_RIGHT, &port);
+    if (kr != KERN_SUCCESS)
+        return kr;
+    memcpy(&expected, info, sizeof expected);
+    if (!port->strict || port->context != expected.mpgi_guard)
+        return mio_leave(KERN_INVALID_ARGUMENT);
+    return mio_leave(KERN_SUCCESS);
+}
+
 kern_return_t mach_port_set_mscount(ipc_space_t task, mach_port_name_t name,
                                     mach_port_mscount_t mscount) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_RIGHT, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_RIGHT, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     port->mscount = mscount;
@@ -163,7 +178,7 @@ kern_return_t mach_port_set_mscount(ipc_space_t task, mach_port_name_t name,
 kern_return_t mach_port_set_seqno(ipc_space_t task, mach_port_name_t name,
                                   mach_port_seqno_t seqno) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_RIGHT, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_RIGHT, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     port->seqno = seqno;
@@ -174,7 +189,7 @@ kern_return_t mach_port_set_seqno(ipc_space_t task, mach_port_name_t name,
 kern_return_t mach_port_get_srights(ipc_space_t task, mach_port_name_t name,
                                     mach_port_rights_t *srights) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_NAME, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_NAME, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     unsigned here = port->srights;
@@ -189,7 +204,7 @@ kern_return_t mach_port_get_srights(ipc_space_t task, mach_port_name_t name,
 kern_return_t mach_port_get_context(ipc_space_t task, mach_port_name_t name,
                                     mach_port_context_t *context) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_RIGHT, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_RIGHT, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     *context = port->strict ? 0 : port->context;
@@ -199,7 +214,7 @@ kern_return_t mach_port_get_context(ipc_space_t task, mach_port_name_t name,
 kern_return_t mach_port_set_context(ipc_space_t task, mach_port_name_t name,
                                     mach_port_context_t context) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_RIGHT, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_RIGHT, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     if (port->strict)
@@ -211,7 +226,7 @@ kern_return_t mach_port_set_context(ipc_space_t task, mach_port_name_t name,
 kern_return_t mach_port_guard_with_flags(ipc_space_t task, mach_port_name_t name,
                                          mach_port_context_t guard, uint64_t flags) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_NAME, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_NAME, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     if (port->guarded || port->context != 0)
@@ -231,7 +246,7 @@ kern_return_t mach_port_guard(ipc_space_t task, mach_port_name_t name, mach_port
 kern_return_t mach_port_unguard(ipc_space_t task, mach_port_name_t name,
                                 mach_port_context_t guard) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_NAME, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_NAME, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     if (!port->guarded || port->context != guard)
@@ -244,7 +259,7 @@ kern_return_t mach_port_unguard(ipc_space_t task, mach_port_name_t name,
 kern_return_t mach_port_swap_guard(ipc_space_t task, mach_port_name_t name,
                                    mach_port_context_t old_guard, mach_port_context_t new_guard) {
     struct mio_port *port;
-    kern_return_t kr = enter(task, name, KERN_INVALID_NAME, &port);
+    kern_return_t kr = mio_receive_right_enter(task, name, KERN_INVALID_NAME, &port);
     if (kr != KERN_SUCCESS)
         return kr;
     if (!port->guarded || port->strict || port->context != old_guard)

@@ -2,10 +2,13 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Reading an audit token: libbsm's functions. A token of this system holds what the kernel attests
- * of a sender, its pid, uid and gid; audit ids and session are 0, the pid version is 1.
+ * of a sender, its pid, uid and gid; the session is 0, the pid version is 1 (trailer.c).
  */
+#include "internal.h"
+
 #include <bsm/libbsm.h>
 
+#include <errno.h>
 #include <stddef.h>
 
 enum { AUID, EUID, EGID, RUID, RGID, PID, ASID, PIDVERSION };
@@ -60,4 +63,21 @@ void audit_token_to_au32(audit_token_t token, uid_t *auid, uid_t *euid, gid_t *e
         *asid = (au_asid_t)token.val[ASID];
     if (tid != NULL)
         tid->port = (dev_t)token.val[PIDVERSION];
+}
+
+/* The calling process as its own tokens tell of it; it has no terminal. */
+int getaudit_addr(struct auditinfo_addr *info, int length) {
+    struct mio_sender self;
+    if (length < (int)sizeof *info) {
+        errno = EOVERFLOW;
+        return -1;
+    }
+    mio_task_sender(&self);
+    audit_token_t token = mio_audit_token(&self);
+    *info = (struct auditinfo_addr){
+        .ai_auid = audit_token_to_auid(token),
+        .ai_termid = {.at_type = AU_IPv4},
+        .ai_asid = audit_token_to_asid(token),
+    };
+    return 0;
 }

@@ -191,3 +191,15 @@ kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_p
         *sp = found;
     return result;
 }
+
+/* No service is declared without a process that has checked it in: one that is known is active. */
+kern_return_t bootstrap_status(mach_port_t bp, const char *service_name,
+                               bootstrap_status_t *service_active) {
+    mach_port_t port;
+    kern_return_t result = bootstrap_look_up(bp, service_name, &port);
+    if (result != KERN_SUCCESS)
+        return result;
+    mach_port_deallocate(mach_task_self(), port);
+    *service_active = BOOTSTRAP_STATUS_ACTIVE;
+    return BOOTSTRAP_SUCCESS;
+}

@@ -99,6 +99,11 @@ kern_return_t mach_port_allocate_name(ipc_space_t task, mach_port_right_t right,
     return mio_leave(kr);
 }
 
+kern_return_t mach_port_rename(ipc_space_t task, mach_port_name_t old, mach_port_name_t new) {
+    (void)old, (void)new;
+    return task == mach_task_self_ ? MIG_BAD_ID : MACH_SEND_INVALID_DEST;
+}
+
 mach_port_name_t mach_reply_port(void) {
     mach_port_name_t name = MACH_PORT_NULL;
     mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &name);

@@ -11,6 +11,7 @@
 #include <mach/mig_errors.h>
 #include <servers/bootstrap.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct code_text {
     int code;
@@ -184,6 +185,11 @@ static const char *describe(int code) {
 
 char *mach_error_string(mach_error_t error_value) {
     return (char *)describe(error_value);
+}
+
+/* The one call whose purpose is to print. */
+void mach_error(const char *str, mach_error_t error_value) {
+    fprintf(stderr, "%s %s (%x)\n", str, describe(error_value), (unsigned)error_value);
 }
 
 const char *bootstrap_strerror(kern_return_t r) {

@@ -52,7 +52,8 @@ static bool parse_name(const struct sockaddr_un *name, socklen_t length, char *r
     text[length - NAME_OFFSET] = '\0';
     if (sscanf(text, "machio/%c/%" SCNu64 "/%" SCNu64, &kind, &cookie, &pipe) != 3)
         return false;
-    if (kind != MIO_PORT_PLAIN && kind != MIO_PORT_TASK && kind != MIO_PORT_BOOTSTRAP)
+    if (kind != MIO_PORT_PLAIN && kind != MIO_PORT_BOOTSTRAP &&
+        !mio_kind_is_kernels((enum mio_port_kind)kind))
         return false;
     if (mio_channel_name(&again, kind, cookie, (ino_t)pipe) != length ||
         memcmp(&again, name, length) != 0)

@@ -15,7 +15,7 @@
  *   portset.c  port sets
  *   calls.c    mach_port_*: names made, told about, given rights     release.c  and dropped
  *   attr.c     mach_port_get/set_attributes, contexts, guards
- *   send.c     mach_msg, sending half     receive.c  receiving half
+ *   send.c     mach_msg, sending half     receive.c  receiving half     trailer.c  who sent it
  *   queue.c    a port's messages, from wherever they come     kmsg.c  messages
  *   identity.c what a descriptor is that a peer sent
  *   wire.c     frames in and out of sockets (docs/linux-wire.md)
@@ -25,11 +25,17 @@
  *   watch.c    epoll: which descriptors belong to which port
  *   kqueue.c   kqueues              knote.c  what is registered with them
  *   filter_port.c, filter_file.c     EVFILT_MACHPORT; READ and WRITE      memory.c  vm_allocate
- *   task.c     the task itself: start, fork, its port, its threads' reply ports
+ *   task.c     the task itself: start, fork     taskport.c  what its port can be asked
+ *   special.c  special and registered ports     thread.c, host.c  the ports of threads, of the host
+ *   mig.c      what MIG's output calls     server.c  mach_msg_server     peek.c  mach_port_peek
  *   bootstrap.c, rendezvous.c  finding and starting the bootstrap server, its calls
  */
 #ifndef MACHIO_LINUX_INTERNAL_H
 #define MACHIO_LINUX_INTERNAL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* before any other header: the folder compiles without options */
+#endif
 
 #include <mach/mach.h>
 
@@ -110,7 +116,14 @@ enum mio_port_kind {
     MIO_PORT_PLAIN = 'p',
     MIO_PORT_TASK = 't',      /* a task's own port; nobody receives from it */
     MIO_PORT_BOOTSTRAP = 'b', /* the bootstrap server's port */
+    MIO_PORT_HOST = 'h',      /* as a task's */
+    MIO_PORT_THREAD = 'a',    /* the same */
 };
+
+/* On XNU the kernel is who receives from it; here nobody does. */
+static inline bool mio_kind_is_kernels(enum mio_port_kind kind) {
+    return kind == MIO_PORT_TASK || kind == MIO_PORT_HOST || kind == MIO_PORT_THREAD;
+}
 
 /*
  * A port. A local port has kernel objects only while another task can reach it ("wired").
@@ -513,6 +526,23 @@ void mio_kmsg_free(struct mio_kmsg *kmsg);                             /* memory
 void mio_kmsg_destroy(struct mio_kmsg *kmsg); /* with every right in it, in Mach's order */
 uint64_t mio_now(void);
 
+/* ---- attr.c ------------------------------------------------------------------------------- */
+
+/*
+ * Unlocked. The port under a name that must hold a receive right. Takes the lock; on failure, and
+ * for a NULL port, it is not held. invalid: what MACH_PORT_NULL and MACH_PORT_DEAD give.
+ */
+kern_return_t mio_receive_right_enter(ipc_space_t task, mach_port_name_t name,
+                                      kern_return_t invalid, struct mio_port **ret_port);
+
+/* ---- trailer.c ---------------------------------------------------------------------------- */
+
+/* Unlocked. Writes the first `size` bytes of the largest trailer. */
+void mio_trailer_write(void *at, mach_msg_size_t size, mach_port_seqno_t seqno,
+                       const struct mio_sender *sender, mach_port_context_t context);
+audit_token_t mio_audit_token(const struct mio_sender *sender);
+security_token_t mio_security_token(const struct mio_sender *sender);
+
 /* ---- queue.c ------------------------------------------------------------------------------ */
 
 /* Puts a message into a local port's own queue and wakes whoever waits for it. Consumes it. */
@@ -673,6 +703,21 @@ void mio_kqs_fork_child(void); /* closes and forgets every kqueue, closes the se
 /* ---- task.c, bootstrap.c -------------------------------------------------------------------- */
 
 void mio_task_sender(struct mio_sender *ret); /* who this task is */
+/*
+ * A port that this layer keeps, with one reference under *ret_name. NULL: no memory. Ownership:
+ * the receive right is the caller's.
+ */
+struct mio_port *mio_port_well_known(enum mio_port_state state, enum mio_port_kind kind,
+                                     mach_port_name_t *ret_name);
+/* One more reference to a send right of such a port. KERN_NO_SPACE, KERN_RESOURCE_SHORTAGE. */
+kern_return_t mio_port_name(struct mio_port *port, mach_port_name_t *ret_name);
+kern_return_t mio_host_port(mach_port_name_t *ret_name); /* as mach_host_self() */
+void mio_host_fork_child(void);
+/* special.c: a child inherits what its parent set and registered. */
+void mio_special_fork_prepare(void);
+void mio_special_fork_parent(void);
+void mio_special_fork_child(void);
+void mio_threads_fork_child(void);
 /* Unlocked. Connects the bootstrap port if it is not; may start the server. */
 kern_return_t mio_bootstrap_ensure(bool start);
 /* Unlocked. Around fork: bootstrap.c's own mutex and lists. */

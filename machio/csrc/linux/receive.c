@@ -36,27 +36,6 @@ static mach_msg_size_t trailer_size(mach_msg_option_t option) {
     return (mach_msg_size_t)REQUESTED_TRAILER_SIZE(option);
 }
 
-static void write_trailer(uint8_t *at, mach_msg_size_t size, mach_port_seqno_t seqno,
-                          const struct mio_sender *sender, mach_port_context_t context) {
-    mach_msg_mac_trailer_t trailer;
-    memset(&trailer, 0, sizeof trailer);
-    trailer.msgh_trailer_type = MACH_MSG_TRAILER_FORMAT_0;
-    trailer.msgh_trailer_size = size;
-    trailer.msgh_seqno = seqno;
-    if (sender->kernel) {
-        trailer.msgh_sender.val[1] = 1;
-    } else {
-        trailer.msgh_sender.val[0] = sender->uid;
-        trailer.msgh_sender.val[1] = sender->gid;
-        /* Root of another pid namespace has pid 0 too: a pid version keeps the token from zero. */
-        const unsigned token[8] = {sender->uid, sender->uid,           sender->gid, sender->uid,
-                                   sender->gid, (unsigned)sender->pid, 0,           1};
-        memcpy(trailer.msgh_audit.val, token, sizeof token);
-    }
-    trailer.msgh_context = context;
-    memcpy(at, &trailer, size);
-}
-
 /* The right that brought the message is used up; it is no right that was dropped. */
 static void release_dest(struct mio_kmsg *kmsg) {
     if (kmsg->dest.kind == MIO_RIGHT_ONCE)
@@ -84,7 +63,8 @@ static mach_msg_return_t write_message(mach_msg_header_t *msg, mach_msg_option_t
     mach_port_name_t reply;
 
     memcpy(msg + 1, kmsg->body, kmsg->size - HEADER_SIZE);
-    write_trailer((uint8_t *)msg + kmsg->size, trailer_size(option), seqno, &kmsg->sender, context);
+    mio_trailer_write((uint8_t *)msg + kmsg->size, trailer_size(option), seqno, &kmsg->sender,
+                      context);
     msg->msgh_bits = MACH_MSGH_BITS_SET(kmsg->reply.disposition, kmsg->dest.disposition, 0,
                                         kmsg->complex ? MACH_MSGH_BITS_COMPLEX : 0u);
     msg->msgh_size = kmsg->size;
@@ -124,7 +104,7 @@ static mach_msg_return_t write_bare(mach_msg_header_t *msg, mach_msg_size_t limi
         struct mio_sender kernel = {.kernel = true};
         mach_msg_size_t room = limit - HEADER_SIZE;
         if (room >= sizeof(mach_msg_trailer_t))
-            write_trailer((uint8_t *)(msg + 1), sizeof(mach_msg_trailer_t), 0, &kernel, 0);
+            mio_trailer_write((uint8_t *)(msg + 1), sizeof(mach_msg_trailer_t), 0, &kernel, 0);
         mr = MACH_RCV_TOO_LARGE;
     }
     release_dest(kmsg);

@@ -14,6 +14,10 @@
 #ifndef MACHIO_LINUX_RENDEZVOUS_H
 #define MACHIO_LINUX_RENDEZVOUS_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* before any other header: the folder compiles without options */
+#endif
+
 #include <mach/mach.h>
 
 #include <stdbool.h>

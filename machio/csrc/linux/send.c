@@ -200,8 +200,8 @@ static enum outcome queue_here(struct mio_port *port, struct mio_kmsg *kmsg, boo
 }
 
 static enum outcome queue_there(struct mio_port *port, struct mio_kmsg *kmsg) {
-    if (port->kind == MIO_PORT_TASK || port->tx < 0)
-        return GONE; /* a task's port takes no messages of programs */
+    if (port->tx < 0)
+        return GONE;
     if (!port->credit_in_hand) {
         switch (mio_credit_take(port)) {
         case MIO_CREDIT_TAKEN:
@@ -246,7 +246,7 @@ static enum outcome queue(struct mio_kmsg *kmsg, bool granted) {
     if (kmsg->dest.kind == MIO_RIGHT_ONCE)
         return queue_once(kmsg->dest.once, kmsg);
     struct mio_port *port = kmsg->dest.port;
-    if (port->state == MIO_PORT_DEAD || port == mio_task.self || is_circular(kmsg, port))
+    if (port->state == MIO_PORT_DEAD || mio_kind_is_kernels(port->kind) || is_circular(kmsg, port))
         return GONE;
     if (port->state == MIO_PORT_LOCAL)
         return queue_here(port, kmsg, granted);

@@ -1,7 +1,7 @@
 /*
  * SPDX-License-Identifier: Apache-2.0
  *
- * The task: its start before main, its fork, its own port, mach_msg's entry.
+ * The task: its start before main, its fork, mach_msg's entry.
  *
  * A forked child is a new task. It closes every descriptor of the layer, and only closes: the
  * open files behind them are the parent's, and whatever else were done to them (shutdown, removal
@@ -29,9 +29,8 @@ void mio_unlock(void) {
     pthread_mutex_unlock(&mio_task.lock);
 }
 
-/* A port that this task has a send right to from its start. */
-static struct mio_port *well_known(enum mio_port_state state, enum mio_port_kind kind,
-                                   mach_port_name_t *ret_name) {
+struct mio_port *mio_port_well_known(enum mio_port_state state, enum mio_port_kind kind,
+                                     mach_port_name_t *ret_name) {
     struct mio_port *port = mio_port_new(state);
     if (port == NULL)
         return NULL;
@@ -44,12 +43,22 @@ static struct mio_port *well_known(enum mio_port_state state, enum mio_port_kind
     return port;
 }
 
+kern_return_t mio_port_name(struct mio_port *port, mach_port_name_t *ret_name) {
+    mio_port_ref(port);
+    port->srights++;
+    struct mio_right right = {.kind = MIO_RIGHT_SEND, .port = port};
+    kern_return_t kr = mio_right_copyout(&right, ret_name);
+    if (kr != KERN_SUCCESS)
+        mio_right_destroy(&right);
+    return kr;
+}
+
 static void start(void) {
     mio_task.notice = mio_task.marker = mio_task.null = mio_task.tick = -1;
     mio_task.dying_tail = &mio_task.dying;
     mio_list_init(&mio_task.kqs);
-    mio_task.self = well_known(MIO_PORT_LOCAL, MIO_PORT_TASK, &mach_task_self_);
-    mio_task.bootstrap = well_known(MIO_PORT_REMOTE, MIO_PORT_BOOTSTRAP, &bootstrap_port);
+    mio_task.self = mio_port_well_known(MIO_PORT_LOCAL, MIO_PORT_TASK, &mach_task_self_);
+    mio_task.bootstrap = mio_port_well_known(MIO_PORT_REMOTE, MIO_PORT_BOOTSTRAP, &bootstrap_port);
 }
 
 static void close_quietly(int fd) {
@@ -61,6 +70,8 @@ static void close_quietly(int fd) {
 static void fork_child(void) {
     mio_kqs_fork_child();
     mio_thread_fork_child();
+    mio_threads_fork_child();
+    mio_host_fork_child();
     mio_notice_forget_watcher();
     for (unsigned i = 0; i < MIO_HASH; i++)
         for (struct mio_port *port = mio_task.by_cookie[i]; port != NULL; port = port->hash_next)
@@ -79,15 +90,18 @@ static void fork_child(void) {
     memset(&mio_task, 0, sizeof mio_task);
     pthread_mutex_init(&mio_task.lock, NULL);
     start();
+    mio_special_fork_child();
     mio_bootstrap_fork_child();
 }
 
 static void fork_prepare(void) {
     mio_bootstrap_fork_prepare();
     mio_lock();
+    mio_special_fork_prepare();
 }
 
 static void fork_parent(void) {
+    mio_special_fork_parent();
     mio_unlock();
     mio_bootstrap_fork_parent();
 }
@@ -97,60 +111,8 @@ __attribute__((constructor)) static void start_layer(void) {
     pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
-/* ---- the task's port ------------------------------------------------------------------------ */
-
 void mio_task_sender(struct mio_sender *ret) {
     *ret = (struct mio_sender){.uid = getuid(), .gid = getgid(), .pid = getpid()};
-}
-
-mach_port_t task_self_trap(void) {
-    mio_lock();
-    struct mio_entry *entry = mio_space_lookup(mach_task_self_);
-    if (entry != NULL && entry->urefs < MIO_UREFS_MAX)
-        entry->urefs++;
-    mio_unlock();
-    return mach_task_self_;
-}
-
-boolean_t mach_task_is_self(task_t task) {
-    return task != MACH_PORT_NULL && task == mach_task_self_;
-}
-
-/* The creator of a task port's socket, attested by the kernel, while it lives. */
-kern_return_t pid_for_task(mach_port_name_t task, int *pid) {
-    kern_return_t kr = KERN_FAILURE;
-    *pid = -1;
-    mio_lock();
-    struct mio_entry *entry = mio_entry_get(task);
-    if (entry != NULL && entry->type & MACH_PORT_TYPE_SEND && entry->port->kind == MIO_PORT_TASK) {
-        struct ucred creator = {.pid = getpid()};
-        socklen_t size = sizeof creator;
-        if (entry->port == mio_task.self ||
-            (getsockopt(entry->port->tx, SOL_SOCKET, SO_PEERCRED, &creator, &size) == 0 &&
-             creator.pid > 0 && !mio_port_is_dead(entry->port))) {
-            *pid = creator.pid;
-            kr = KERN_SUCCESS;
-        }
-    }
-    mio_unlock();
-    return kr;
-}
-
-kern_return_t task_get_special_port(task_t task, int which, mach_port_t *port) {
-    if (!mach_task_is_self(task))
-        return MACH_SEND_INVALID_DEST;
-    if (which != TASK_BOOTSTRAP_PORT && which != TASK_KERNEL_PORT)
-        return KERN_INVALID_ARGUMENT;
-    struct mio_port *special = which == TASK_KERNEL_PORT ? mio_task.self : mio_task.bootstrap;
-    mio_lock();
-    mio_port_ref(special);
-    special->srights++;
-    struct mio_right right = {.kind = MIO_RIGHT_SEND, .port = special};
-    kern_return_t kr = mio_right_copyout(&right, port);
-    if (kr != KERN_SUCCESS)
-        mio_right_destroy(&right);
-    mio_unlock();
-    return kr;
 }
 
 /* ---- mach_msg ---------------------------------------------------------------------------------- */

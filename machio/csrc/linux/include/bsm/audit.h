@@ -58,4 +58,16 @@ struct auditinfo_addr {
 };
 typedef struct auditinfo_addr auditinfo_addr_t;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The calling process: ai_auid and ai_asid as in its tokens. 0, or -1 and EOVERFLOW if length is
+ * too small. */
+int getaudit_addr(struct auditinfo_addr *auditinfo_addr, int length);
+
+#ifdef __cplusplus
+}
+#endif
+
 #endif

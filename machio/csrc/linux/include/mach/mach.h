@@ -21,6 +21,7 @@
 #include <mach/notify.h>
 #include <mach/std_types.h>
 #include <mach/task.h>
+#include <mach/thread_act.h>
 #include <mach/thread_policy.h>
 #include <mach/vm_map.h>
 #include <mach/vm_page_size.h>
@@ -43,6 +44,21 @@ mach_msg_return_t mach_msg_receive(mach_msg_header_t *msg);
  * the caller's.
  */
 void mach_msg_destroy(mach_msg_header_t *msg);
+
+/*
+ * Receives requests of up to max_size bytes from rcv_name, a port or set, has demux fill a reply
+ * for each, and sends it; until a receive fails, which is returned. A RetCode of MIG_NO_REPLY sends
+ * nothing; another but KERN_SUCCESS destroys the request. Ownership: the rights in a request are
+ * demux's, those in a reply are gone with it, sent or not.
+ */
+mach_msg_return_t mach_msg_server(boolean_t (*demux)(mach_msg_header_t *, mach_msg_header_t *),
+                                  mach_msg_size_t max_size, mach_port_t rcv_name,
+                                  mach_msg_options_t options);
+
+/* The same for one request. */
+mach_msg_return_t mach_msg_server_once(boolean_t (*demux)(mach_msg_header_t *, mach_msg_header_t *),
+                                       mach_msg_size_t max_size, mach_port_t rcv_name,
+                                       mach_msg_options_t options);
 
 #ifdef __cplusplus
 }

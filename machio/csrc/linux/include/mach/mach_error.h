@@ -14,6 +14,9 @@ extern "C" {
  * and constant. */
 char *mach_error_string(mach_error_t error_value);
 
+/* Writes str and the code's text to stderr. */
+void mach_error(const char *str, mach_error_t error_value);
+
 #ifdef __cplusplus
 }
 #endif

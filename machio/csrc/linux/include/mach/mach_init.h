@@ -25,6 +25,13 @@ extern mach_port_t mach_task_self_;
 #define mach_task_self() mach_task_self_
 #define current_task() mach_task_self()
 
+/* A send right to the calling thread, dead when it ends. Ownership: the caller's, one reference
+ * more. */
+mach_port_t mach_thread_self(void);
+
+/* A send right to the machine. Ownership: the caller's, one reference more. */
+mach_port_t mach_host_self(void);
+
 /* A send right to the bootstrap server, whom <servers/bootstrap.h> calls. Ownership: as
  * mach_task_self_. */
 extern mach_port_t bootstrap_port;

@@ -109,6 +109,27 @@ kern_return_t mach_port_set_attributes(ipc_space_t task, mach_port_name_t name,
                                        mach_port_flavor_t flavor, mach_port_info_t port_info,
                                        mach_msg_type_number_t port_infoCnt);
 
+/* KERN_SUCCESS if flavor, MACH_PORT_GUARD_INFO, is as given: a strict guard. Ownership: no right
+ * moves. */
+kern_return_t mach_port_assert_attributes(ipc_space_t task, mach_port_name_t name,
+                                          mach_port_flavor_t flavor, mach_port_info_t info,
+                                          mach_msg_type_number_t infoCnt);
+
+/* Names cannot be changed: MIG_BAD_ID, as on macOS. Ownership: no right moves. */
+kern_return_t mach_port_rename(ipc_space_t task, mach_port_name_t old_name,
+                               mach_port_name_t new_name);
+
+/*
+ * Tells of a message that is queued, the one with number *request_seqnop, or the next one for 0.
+ * The trailer of trailer_type goes to trailer_infop, whose room *trailer_infopCnt is. Ownership: no
+ * right moves, the message stays queued.
+ */
+kern_return_t mach_port_peek(ipc_space_t task, mach_port_name_t name,
+                             mach_msg_trailer_type_t trailer_type,
+                             mach_port_seqno_t *request_seqnop, mach_msg_size_t *msg_sizep,
+                             mach_msg_id_t *msg_idp, mach_msg_trailer_info_t trailer_infop,
+                             mach_msg_type_number_t *trailer_infopCnt);
+
 /* How many send rights there are, one per holding task and one per right in a message. Ownership:
  * no right moves. */
 kern_return_t mach_port_get_srights(ipc_space_t task, mach_port_name_t name,

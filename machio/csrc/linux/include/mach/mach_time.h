@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mach's clock: types only, so far. Ticks times numer by denom are nanoseconds. */
+/* Mach's clock, which stands while the machine sleeps. Ticks times numer by denom are nanoseconds.
+ */
 
 #ifndef _MACH_MACH_TIME_H_
 #define _MACH_MACH_TIME_H_
 
+#include <mach/kern_return.h>
 #include <stdint.h>
 
 struct mach_timebase_info {
@@ -12,5 +14,19 @@ struct mach_timebase_info {
 };
 typedef struct mach_timebase_info *mach_timebase_info_t;
 typedef struct mach_timebase_info mach_timebase_info_data_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Ticks since some moment of the past. */
+uint64_t mach_absolute_time(void);
+
+/* What a tick is. */
+kern_return_t mach_timebase_info(mach_timebase_info_t info);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -65,4 +65,36 @@ typedef struct mig_symtab {
 
 #define MIG_SERVER_ROUTINE
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The thread's own reply port. Ownership: the library's, for as long as the thread lives. */
+mach_port_t mig_get_reply_port(void);
+
+/* Destroys the thread's reply port, after a reply that cannot be trusted to stay away. Ownership:
+ * its receive right is gone; of any other reply_port, one reference. */
+void mig_dealloc_reply_port(mach_port_t reply_port);
+
+/* The reply port is not needed for now. Ownership: no right moves. */
+void mig_put_reply_port(mach_port_t reply_port);
+
+/* The header and NDR of an error reply to request; RetCode is the caller's to set. Ownership: the
+ * right in request->msgh_local_port is now in reply. */
+void mig_reply_setup(mach_msg_header_t *request, mach_msg_header_t *reply);
+
+/* vm_allocate() and vm_deallocate() that tell of failure by address 0. */
+void mig_allocate(vm_address_t *addr_p, vm_size_t size);
+void mig_deallocate(vm_address_t addr, vm_size_t size);
+
+/* Copies at most len - 1 characters and a NUL; how many bytes that were, the NUL counted. */
+int mig_strncpy(char *dest, const char *src, int len);
+
+/* The same, and the rest of dest, len bytes in all, is zeroed. */
+int mig_strncpy_zerofill(char *dest, const char *src, int len);
+
+#ifdef __cplusplus
+}
+#endif
+
 #endif

@@ -22,5 +22,11 @@ typedef int task_special_port_t;
 
 #define task_get_bootstrap_port(task, port) \
     (task_get_special_port((task), TASK_BOOTSTRAP_PORT, (port)))
+#define task_set_bootstrap_port(task, port) \
+    (task_set_special_port((task), TASK_BOOTSTRAP_PORT, (port)))
+#define task_get_task_access_port(task, port) \
+    (task_get_special_port((task), TASK_ACCESS_PORT, (port)))
+#define task_set_task_access_port(task, port) \
+    (task_set_special_port((task), TASK_ACCESS_PORT, (port)))
 
 #endif

@@ -54,6 +54,11 @@ kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t
  * nothing on failure. */
 kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp);
 
+/* Whether the service is BOOTSTRAP_STATUS_ACTIVE: on Linux each that is known is. Ownership: no
+ * right moves. */
+kern_return_t bootstrap_status(mach_port_t bp, const char *service_name,
+                               bootstrap_status_t *service_active);
+
 /* A code of these calls as text. Never NULL, static. */
 const char *bootstrap_strerror(kern_return_t r);
 
