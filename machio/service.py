@@ -104,7 +104,7 @@ class Service:
         self._deadline = deadline
         self._allow = allow
         self._slots = asyncio.Semaphore(concurrency)
-        self._ports: list[ReceiveRight] = []
+        self._ports: dict[Place, ReceiveRight] = {}
         self._places: dict[int, Place] = {}  # by the names of the ports
         self._set: PortSet | None = None
         self._handlers: dict[Place | None, dict[int, Handler]] = {None: {}}  # None: at all ports
@@ -119,22 +119,31 @@ class Service:
         """Check the names in, and take the rights over. Raises BootstrapError; then it has none."""
         if self._set is not None:
             raise UsageError("a service is entered once")
-        checked_in: list[ReceiveRight] = []
+        self._set = PortSet.allocate()
         try:
-            self._set = PortSet.allocate()
             for place in self._wanted:
-                port = place
-                if isinstance(port, str):
-                    port = await bootstrap.check_in(port)
-                    checked_in.append(port)
-                self._set.add(port)
-                self._ports.append(port)
-                self._places[port.name] = place
+                if isinstance(place, str):
+                    self._ports[place] = await bootstrap.check_in(place)
+            self._ports |= {place: place for place in self._wanted if not isinstance(place, str)}
+            self._ports = {place: self._ports[place] for place in self._wanted}
+            self._join(self._set)
         except BaseException:
-            self._ports = checked_in
+            for place in self._wanted:
+                if not isinstance(place, str):
+                    self._ports.pop(place, None)
             self._close()
             raise
         return self
+
+    def _join(self, ports: PortSet) -> None:
+        """Make all ports members of the set; note under which names they are known now."""
+        for place, port in self._ports.items():
+            try:
+                ports.add(port)
+            except KernError as error:
+                if error.code is not KernCode.ALREADY_IN_SET:
+                    raise
+            self._places[port.name] = place
 
     async def __aexit__(
         self,
@@ -156,7 +165,7 @@ class Service:
             self._close()
 
     def _close(self) -> None:
-        for port in self._ports:
+        for port in self._ports.values():
             port.close()
         if self._set is not None:
             self._set.close()
@@ -243,12 +252,10 @@ class Service:
             if self._receiver is not None:
                 self._receiver.cancel()
                 await asyncio.wait([self._receiver])
-            await give(*self._ports)
+            await give(*self._ports.values())
         finally:
-            self._ports = [port for port in self._ports if not port.closed]
-            for port in self._ports:
-                with contextlib.suppress(KernError):  # it has not been away: it is in the set
-                    self._set.add(port)
+            self._ports = {at: port for at, port in self._ports.items() if not port.closed}
+            self._join(self._set)  # a right that was away has left the set, even if it is back
             if not self._ports:
                 self._stopped = True
             self._may_receive.set()
