@@ -74,7 +74,7 @@ class Member(Task):
             os.write(writer, answer.encode())
             os._exit(0)
         os.close(writer)
-        with open(reader) as answers:
+        with os.fdopen(reader) as answers:
             answer = json.loads(answers.read())
         os.waitpid(pid, 0)
         return answer
