@@ -18,12 +18,12 @@ LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test stress rules wheels darwin lint format clean
+.PHONY: help build demo test conformance stress rules wheels darwin lint format clean
 
 help: ## list the targets
 	@echo "make ..."
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-	    awk -F '|' '{ printf "%-8s %s\n", $$1, $$2 }'
+	    awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
 	@echo "with PYTHON=python3.12, VENV=.venv312, ARGS='-k handshake' (for test) if wanted"
 
 build: $(VENV)/.built ## make the environment and build machio in place
@@ -33,6 +33,10 @@ demo: $(VENV)/.built ## watch two processes exchange port rights
 
 test: $(VENV)/.built $(VENV)/.test ## run all tests, those in C included
 	@$(PY) -m pytest $(ARGS)
+
+conformance: $(VENV)/.built $(VENV)/.test ## test Mach statement by statement and write docs/conformance.md
+	@$(PY) -m pytest --quiet tests/mach/test_mach_*.py $(ARGS)
+	@$(PY) tests/mach/matrix.py --write
 
 stress: $(VENV)/.built $(VENV)/.test ## play the handshake's table COUNT times (100) in a row
 	@for round in $$(seq $(COUNT)); do \

@@ -75,6 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MACHIO_BOOTSTRAP"] = str(config.stash[_SESSION_BOOTSTRAP])
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # What is there now stays; the collections around each test need not look at it again.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_SESSION_BOOTSTRAP], ignore_errors=True)
 

@@ -8,6 +8,10 @@
  */
 #include "internal.h"
 
+/* Of the kernel's objects, as mach_port_kobject() tells them. */
+#define IKOT_NONE 0
+#define IKOT_TASK_CONTROL 2
+
 #include <stdlib.h>
 
 /* ---- making names ------------------------------------------------------------------------------ */
@@ -104,6 +108,24 @@ kern_return_t mach_port_rename(ipc_space_t task, mach_port_name_t old, mach_port
     return task == mach_task_self_ ? MIG_BAD_ID : MACH_SEND_INVALID_DEST;
 }
 
+kern_return_t mach_port_allocate_full(ipc_space_t task, mach_port_right_t right, mach_port_t proto,
+                                      mach_port_qos_t *qos, mach_port_name_t *name) {
+    if (proto != MACH_PORT_NULL || (qos->name && !MACH_PORT_VALID(*name)))
+        return KERN_INVALID_VALUE;
+    if (qos->prealloc && qos->len > MACH_MSG_SIZE_MAX - MAX_TRAILER_SIZE)
+        return KERN_RESOURCE_SHORTAGE;
+    if (qos->prealloc && right != MACH_PORT_RIGHT_RECEIVE)
+        return KERN_INVALID_VALUE;
+    return qos->name ? mach_port_allocate_name(task, right, *name)
+                     : mach_port_allocate(task, right, name);
+}
+
+kern_return_t mach_port_allocate_qos(ipc_space_t task, mach_port_right_t right,
+                                     mach_port_qos_t *qos, mach_port_name_t *name) {
+    return qos->name ? KERN_INVALID_ARGUMENT
+                     : mach_port_allocate_full(task, right, MACH_PORT_NULL, qos, name);
+}
+
 mach_port_name_t mach_reply_port(void) {
     mach_port_name_t name = MACH_PORT_NULL;
     mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &name);
@@ -167,6 +189,19 @@ kern_return_t mach_port_get_refs(ipc_space_t task, mach_port_name_t name, mach_p
         return mio_leave(KERN_INVALID_NAME);
     bool counted = right == MACH_PORT_RIGHT_SEND || right == MACH_PORT_RIGHT_DEAD_NAME;
     *refs = !(entry->type & MACH_PORT_TYPE(right)) ? 0 : counted ? entry->urefs : 1;
+    return mio_leave(KERN_SUCCESS);
+}
+
+kern_return_t mach_port_kobject(ipc_space_t task, mach_port_name_t name, natural_t *object_type,
+                                mach_vm_address_t *object_addr) {
+    MIO_ENTER(task);
+    struct mio_entry *entry = mio_entry_get(name);
+    if (entry == NULL || entry->type & MACH_PORT_TYPE_DEAD_NAME)
+        return mio_leave(KERN_INVALID_NAME);
+    if (!(entry->type & MACH_PORT_TYPE_SEND_RECEIVE))
+        return mio_leave(KERN_INVALID_RIGHT);
+    *object_type = entry->port->kind == MIO_PORT_TASK ? IKOT_TASK_CONTROL : IKOT_NONE;
+    *object_addr = 0; /* which kernels tell to nobody */
     return mio_leave(KERN_SUCCESS);
 }
 

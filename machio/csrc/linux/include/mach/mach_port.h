@@ -39,6 +39,16 @@ kern_return_t mach_port_allocate_name(ipc_space_t task, mach_port_right_t right,
 /* A new receive right, port set or dead name. Ownership: the caller's. */
 kern_return_t mach_port_allocate(ipc_space_t task, mach_port_right_t right, mach_port_name_t *name);
 
+/*
+ * The same with conditions: a name of the caller's choice (qos->name, in *name; only
+ * mach_port_allocate_full() takes it) or a message kept ready for the kernel (qos->prealloc,
+ * without effect). proto must be MACH_PORT_NULL. Ownership: the caller's.
+ */
+kern_return_t mach_port_allocate_qos(ipc_space_t task, mach_port_right_t right,
+                                     mach_port_qos_t *qos, mach_port_name_t *name);
+kern_return_t mach_port_allocate_full(ipc_space_t task, mach_port_right_t right, mach_port_t proto,
+                                      mach_port_qos_t *qos, mach_port_name_t *name);
+
 /* Drops all that the name denotes. Ownership: everything under the name is gone; a guarded receive
  * right is refused. */
 kern_return_t mach_port_destroy(ipc_space_t task, mach_port_name_t name);
@@ -134,6 +144,11 @@ kern_return_t mach_port_peek(ipc_space_t task, mach_port_name_t name,
  * no right moves. */
 kern_return_t mach_port_get_srights(ipc_space_t task, mach_port_name_t name,
                                     mach_port_rights_t *srights);
+
+/* Which of the kernel's objects a send or receive right stands for: 0, or 2 for a task. Ownership:
+ * no right moves. */
+kern_return_t mach_port_kobject(ipc_space_read_t task, mach_port_name_t name,
+                                natural_t *object_type, mach_vm_address_t *object_addr);
 
 /* Adds a receive right to one more port set. Ownership: no right moves. */
 kern_return_t mach_port_insert_member(ipc_space_t task, mach_port_name_t name,
