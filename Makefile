@@ -58,6 +58,7 @@ lint: $(VENV)/.dev $(C_SOURCES:%.c=build/lint/%.o) ## check style, types, layers
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -m mypy
+	@$(VENV)/bin/actionlint .github/workflows/*.yml
 	@report=$$($(VENV)/bin/lint-imports --no-cache) || { echo "$$report"; exit 1; }
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FORMATTED)
 
