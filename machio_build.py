@@ -78,7 +78,7 @@ def configure(extension: Extension, platform: str) -> None:
         extension.extra_link_args = ["-pthread"]
     elif platform.startswith("macosx-"):
         # Reading a token is arithmetic on eight words: not worth another library, libbsm.
-        extension.sources += files("linux/audit.c")
+        extension.sources += files("linux/token.c")
         # What is newer than the oldest macOS that is built for would be a null pointer there.
         extension.extra_compile_args += ["-Werror=unguarded-availability-new"]
     else:

@@ -46,7 +46,7 @@ def flatten(data: bytes, folder: Path) -> None:
     folder.joinpath("patches.json").write_text(json.dumps(patches))
 
 
-def _address(name: str, libraries: list[ctypes.CDLL]) -> int:
+def _address(name: str, libraries: list[Any]) -> int:
     for library in libraries:
         try:
             return ctypes.addressof(ctypes.c_char.in_dll(library, name))
@@ -75,7 +75,7 @@ def load(folder: Path) -> Any:
     for address, name, addend in patches["binds"]:
         if name == "dyld_stub_binder":
             continue  # binds lazily, and all is bound here
-        libraries = [ctypes.pythonapi] if name.lstrip("_").startswith("Py") else system
+        libraries: list[Any] = [ctypes.pythonapi] if name.lstrip("_").startswith("Py") else system
         put(address, _address("bzero" if name == "__bzero" else name, libraries) + addend)
     return ctypes.PYFUNCTYPE(ctypes.py_object)(base + patches["init"])()
 
@@ -101,4 +101,4 @@ class _Finder:
 def install() -> None:
     """Have `machio._mach` come from the image, except in the bootstrap server."""
     if FOLDER in os.environ and "machio.bootstrapd" not in sys.orig_argv:
-        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder())

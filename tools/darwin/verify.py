@@ -102,7 +102,7 @@ def check_stable_abi(wheel: Path) -> list[str]:
 def check_glibc(wheel: Path, match: re.Match[str]) -> list[str]:
     """Have auditwheel tell which glibc the extension needs."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "auditwheel", "show", str(wheel)]
+        command = [sys.executable, "-m", "auditwheel", "show", str(wheel.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     said = " ".join(done.stdout.split())
     found = re.search(r'tag: "manylinux_(\d+)_(\d+)_(\w+)"', said)
