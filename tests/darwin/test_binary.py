@@ -17,7 +17,7 @@ import toolchain
 import verify
 
 SUITE = [
-    "tests/mach",
+    "tests/mach/test_replay.py",
     "tests/test_messages.py",
     "tests/test_ports.py",
     "tests/test_loop.py",
