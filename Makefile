@@ -3,13 +3,14 @@
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+SECONDS ?= 60
 COUNT ?= 100
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 LIBRARY := $(wildcard machio/csrc/*.c machio/csrc/linux/*.c)
-C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c)
+C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c tests/fuzz/*.c)
 C_HEADERS := $(wildcard machio/csrc/*.h machio/csrc/linux/*.h tests/c/*.h) \
 	$(shell find machio/csrc/linux/include -name '*.h' 2>/dev/null)
 C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS))
@@ -18,12 +19,12 @@ LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test conformance stress rules wheels darwin lint format clean
+.PHONY: help build demo test conformance stress rules sanitize fuzz wheels darwin lint format clean
 
 help: ## list the targets
 	@echo "make ..."
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-	    awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	    awk -F '|' '{ printf "%-13s %s\n", $$1, $$2 }'
 	@echo "with PYTHON=python3.12, VENV=.venv312, ARGS='-k handshake' (for test) if wanted"
 
 build: $(VENV)/.built ## make the environment and build machio in place
@@ -47,6 +48,14 @@ stress: $(VENV)/.built $(VENV)/.test ## play the handshake's table COUNT times (
 rules: $(VENV)/.built $(VENV)/.test ## play new random operations against the model of Mach's rights
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	    MACHIO_BOOTSTRAP="$$dir" $(PY) tests/mach/rules.py --examples 500 $(ARGS)
+
+sanitize: $(VENV)/.built $(VENV)/.test ## run the C tests under ASan and UBSan, under TSan and under valgrind
+	@MACHIO_C_FLAVOURS=sanitized,threads,valgrind $(PY) -m pytest tests/test_c.py -k program $(ARGS)
+
+fuzz: build/fuzz/decode ## feed the decoder what hostile peers might send, for SECONDS (60)
+	@mkdir -p build/fuzz/corpus
+	@build/fuzz/decode -max_total_time=$(SECONDS) -timeout=20 -max_len=4096 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/ -verbosity=0 build/fuzz/corpus tests/fuzz/corpus
 
 wheels: $(VENV)/.darwin ## build wheels for this Linux and for macOS into dist/, without a Mac
 	@$(PY) tools/darwin/wheels.py dist
@@ -124,6 +133,15 @@ $(VENV)/.dev: $(VENV)/.build
 	@echo "installing what the linters need"
 	@$(PIP) install --group dev
 	@touch $@
+
+# libFuzzer comes with clang only.
+CLANG ?= clang
+build/fuzz/decode: tests/fuzz/decode.c $(LIBRARY) $(C_HEADERS)
+	@command -v $(CLANG) >/dev/null || \
+	    { echo >&2 "fuzzing needs clang (Debian: install clang libclang-rt-dev)"; exit 1; }
+	@mkdir -p $(@D)
+	@$(CLANG) $(LINT_CFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=all $< $(wildcard machio/csrc/linux/*.c) -o $@
 
 build/lint/%.o: %.c $(C_HEADERS)
 	@mkdir -p $(@D)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +39,28 @@ FLAVOURS = {
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=all",
     ],
+    "threads": ["-O1", "-fsanitize=thread"],
+    "valgrind": ["-O1"],
 }
-TIME_LIMIT = 60.0
+# What runs a program of a flavour.
+RUNNERS = {
+    "valgrind": [
+        "valgrind",
+        "--quiet",
+        "--error-exitcode=99",
+        "--child-silent-after-fork=yes",
+    ],
+}
+# What valgrind cannot run, and why. Leaks are the address sanitizer's subject.
+NOT_UNDER_VALGRIND = {
+    "rendezvous": "valgrind's own files are in the server that the test starts, and are found",
+    "wire-a_message_is_never_half_received": "valgrind keeps the highest descriptors for itself",
+    "wire-looking_first_receives_the_same": "valgrind refuses to raise the limit of descriptors",
+    "limits-thousands_of_ports_with_rights_elsewhere": "the same",
+}
+# `make sanitize` asks for the slow ones.
+SELECTED = os.environ.get("MACHIO_C_FLAVOURS", "plain,sanitized").split(",")
+TIME_LIMIT = 60.0 if SELECTED == ["plain", "sanitized"] else 240.0
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the C library is for Linux; macOS brings its own Mach"
@@ -47,6 +70,17 @@ pytestmark = pytest.mark.skipif(
 def names_in(program: Path) -> list[str]:
     """List the TEST()s of a program; one without any runs as a whole."""
     return re.findall(r"^TEST\((\w+)\)", program.read_text(encoding="utf-8"), re.MULTILINE) or [""]
+
+
+def everything() -> Iterator[Any]:
+    """Yield each test of each program in each flavour."""
+    for flavour in SELECTED:
+        for program in PROGRAMS:
+            stem = program.stem.removeprefix("test_")
+            for name in names_in(program):
+                id_ = f"{stem}-{name or 'main'}"
+                if flavour != "valgrind" or not {stem, id_} & NOT_UNDER_VALGRIND.keys():
+                    yield pytest.param(program, name, flavour, id=f"{id_}-{flavour}")
 
 
 def make(target: Path, *arguments: str | Path) -> Path:
@@ -106,21 +140,23 @@ def builds(
 @pytest.fixture(scope="session")
 def working_flavours(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The flavours whose programs compile and run: some compilers come without sanitizers."""
+    if tool := next((RUNNERS[name][0] for name in SELECTED if name in RUNNERS), None):
+        assert shutil.which(tool), f"{tool} is not there (Debian: install {tool})"
     directory = tmp_path_factory.mktemp("flavours")
     (directory / "main.c").write_text("int main(void) { return 0; }\n")
 
     def works(name: str) -> bool:
         compiled = subprocess.run(
-            [*CC, *FLAVOURS[name], str(directory / "main.c"), "-o", str(directory / name)],
+            [*CC, "-g", *FLAVOURS[name], str(directory / "main.c"), "-o", str(directory / name)],
             capture_output=True,
             check=False,
         )
         ran = compiled.returncode == 0 and subprocess.run(
-            [directory / name], capture_output=True, check=False
+            [*RUNNERS.get(name, []), directory / name], capture_output=True, check=False
         )
         return bool(ran) and ran.returncode == 0
 
-    return {name for name in FLAVOURS if works(name)}
+    return {name for name in SELECTED if works(name)}
 
 
 def run(command: list[str | Path], environment: dict[str, str], log: Path) -> tuple[int, str]:
@@ -148,16 +184,8 @@ def run(command: list[str | Path], environment: dict[str, str], log: Path) -> tu
     return status, log.read_text(errors="replace")
 
 
-@pytest.mark.timeout(600)  # the first waits for the compiler
-@pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize(
-    ("program", "name"),
-    [
-        pytest.param(program, name, id=f"{program.stem.removeprefix('test_')}-{name or 'main'}")
-        for program in PROGRAMS
-        for name in names_in(program)
-    ],
-)
+@pytest.mark.timeout(900)  # the first waits for the compiler
+@pytest.mark.parametrize(("program", "name", "flavour"), list(everything()))
 def test_program(
     program: Path,
     name: str,
@@ -172,12 +200,14 @@ def test_program(
     environment = {
         "ASAN_OPTIONS": "detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": f"suppressions={ROOT / 'tests/c/tsan.supp'}",
         **bootstrap_env,
         # The bootstrap server is started with the Python that runs the tests.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }
     executable = builds[flavour].executable(program)
-    status, output = run([executable, *([name] if name else [])], environment, tmp_path / "log")
+    command = [*RUNNERS.get(flavour, []), executable, *([name] if name else [])]
+    status, output = run(command, environment, tmp_path / "log")
     if status == -signal.SIGALRM:
         pytest.fail(f"not done after {TIME_LIMIT:.0f} s:\n{output}", pytrace=False)
     if status < 0:

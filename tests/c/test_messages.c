@@ -352,18 +352,23 @@ TEST(a_blocked_receiver_is_woken_by_message_and_by_death) {
 
 TEST(many_senders_one_receiver_nothing_lost) {
     enum { THREADS = 4, EACH = 500 };
-    struct blocked blocked = {.port = new_port(), .result = -1};
+    struct blocked blocked[THREADS];
     pthread_t threads[THREADS];
+    mach_port_t port = new_port();
     for (int round = 0; round < EACH / 100; round++) {
+        for (int i = 0; i < THREADS; i++) {
+            blocked[i] = (struct blocked){.port = port, .result = -1};
+            CHECK_EQ(pthread_create(&threads[i], NULL, block_in_send, &blocked[i]), 0);
+        }
         for (int i = 0; i < THREADS; i++)
-            CHECK_EQ(pthread_create(&threads[i], NULL, block_in_send, &blocked), 0);
-        for (int i = 0; i < THREADS; i++)
-            receive_from(blocked.port, blocked.port, 50);
-        for (int i = 0; i < THREADS; i++)
+            receive_from(port, port, 50);
+        for (int i = 0; i < THREADS; i++) {
             CHECK_EQ(pthread_join(threads[i], NULL), 0);
+            CHECK_EQ(blocked[i].result, MACH_MSG_SUCCESS);
+        }
     }
-    check_empty(blocked.port);
-    destroy_port(blocked.port);
+    check_empty(port);
+    destroy_port(port);
 }
 
 CHECK_MAIN()

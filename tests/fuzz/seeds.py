@@ -1,0 +1,108 @@
+"""Write inputs from which fuzzing starts: well-formed messages of every shape.
+
+    python tests/fuzz/seeds.py FOLDER
+
+The format is in decode.c, that of a frame in docs/linux-wire.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from pathlib import Path
+
+MAGIC, VERSION, NONE = 0x6863616D, 1, 0xFFFF
+RX, TX, CR, CW, RX2, TX2, CR2, CW2, OWN_TX, OWN_CR, ONCE, HOME, ONCE2, HOME2, SEALED = range(15)
+COMPLEX, NO_CREDIT, VIA_ONCE, MEMFD, RELAYED = 1, 2, 4, 8, 16
+
+
+def right(kind: int, *fds: int, disposition: int = 0, extra: int = 0) -> bytes:
+    fds = (*fds, NONE, NONE, NONE)[:3]
+    return struct.pack("=BB3HHH", kind, disposition, *fds, extra, 0)
+
+
+def receive(
+    homes: tuple[int, int] = (0, 0), no_senders: int = NONE, destroyed: int = NONE
+) -> bytes:
+    return struct.pack("=IIHHHHI", 5, 5, *homes, no_senders, destroyed, 1)
+
+
+def message(
+    kinds: tuple[int, ...] = (),
+    rights: tuple[bytes, ...] = (),
+    receives: tuple[bytes, ...] = (),
+    reply: bytes = right(0),
+    flags: int = 0,
+    data: bytes = b"12345678",
+) -> bytes:
+    body = data
+    if rights:
+        flags |= COMPLEX
+        body = struct.pack("=I", len(rights)) + bytes(12) * len(rights) + data
+    frame = struct.pack(
+        "=IHBBIiIHHHH",
+        MAGIC,
+        VERSION,
+        1,
+        flags,
+        24 + len(body),
+        77,
+        0,
+        1 + len(rights),
+        len(receives),
+        len(kinds),
+        0,
+    )
+    frame += reply + b"".join(rights) + b"".join(receives) + (b"" if flags & MEMFD else body)
+    return bytes((len(kinds), *kinds)) + frame
+
+
+def seeds() -> list[bytes]:
+    send, once = right(2, 0, 1), right(3, 0)
+    found = [
+        message(),
+        message(data=b""),
+        message(flags=NO_CREDIT | VIA_ONCE),
+        message(flags=RELAYED),
+        message(data=bytes(3600)),
+        message((SEALED,), flags=MEMFD),
+        message((TX, CR), (send,)),
+        message((TX, CR), (send, send, send)),
+        message((TX, CR), reply=send),
+        message((TX, CR, TX2, CR2), (send, right(2, 2, 3))),
+        message((TX, CR2), (send,)),
+        message((OWN_TX, OWN_CR), (send,)),
+        message((ONCE,), (once,)),
+        message((ONCE,), reply=once),
+        message((ONCE, ONCE2), (once, right(3, 1))),
+        message((RX, TX, CW), (right(4, 0, 1, 2),), (receive(),)),
+        message((RX, TX, CW, HOME), (right(4, 0, 1, 2),), (receive(homes=(3, 1)),)),
+        message((RX, TX, CW, ONCE), (right(4, 0, 1, 2),), (receive(no_senders=3),)),
+        message((RX, TX, CW, ONCE), (right(4, 0, 1, 2),), (receive(destroyed=3),)),
+        message((RX, TX, CW, CR), (right(4, 0, 1, 2), right(2, 1, 3)), (receive(),)),
+        message(
+            (RX, TX, CW, RX2, TX2, CW2),
+            (right(4, 0, 1, 2), right(4, 3, 4, 5, extra=1)),
+            (receive(), receive()),
+        ),
+        message((), (right(1, disposition=17), right(0, disposition=18))),
+    ]
+    signals = [struct.pack("=IHBBIiIHHHH", MAGIC, VERSION, kind, *[0] * 8) for kind in (2, 3, 4)]
+    return found + [b"\0" + signal for signal in signals] + cut(found[6])
+
+
+def cut(seed: bytes) -> list[bytes]:
+    """Return some beginnings of an input."""
+    return [seed[:length] for length in range(1, len(seed), 17)]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds():
+        (folder / hashlib.sha1(seed, usedforsecurity=False).hexdigest()).write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main()
