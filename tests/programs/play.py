@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio._backends._asyncio  # now: another user may not be able to read this Python
 import anyio.to_thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
