@@ -36,10 +36,10 @@ def test_a_wrong_entry_is_found(target: toolchain.Target, name: str) -> None:
     ("header", "old", "new", "names"),
     [
         (
-            "mach/notify.h",
-            "MACH_NOTIFY_DEAD_NAME \\",
-            "MACH_NOTIFY_DEAD_NAME 99",
-            {"MACH_NOTIFY_DEAD_NAME"},
+            "mach/kern_return.h",
+            "#define KERN_NO_SPACE 3",
+            "#define KERN_NO_SPACE 99",
+            {"KERN_NO_SPACE"},
         ),
         (
             "mach/message.h",
