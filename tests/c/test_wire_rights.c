@@ -254,7 +254,7 @@ TEST(requests_move_with_the_right) {
     CHECK(port->no_senders == request); /* its port is here */
     CHECK_EQ(request->state, MIO_ONCE_LOCAL);
     CHECK(port->senders_seen);
-    mio_port_check_senders(port);
+    mio_port_check_senders(port, MIO_NOW);
     CHECK(told->head != NULL);
     CHECK_EQ(told->head->id, MACH_NOTIFY_NO_SENDERS);
     mio_kmsg_destroy(kmsg);

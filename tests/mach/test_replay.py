@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -20,8 +22,9 @@ def replay(env: dict[str, str], *arguments: Path | str) -> subprocess.CompletedP
     )
 
 
-def test_one_task_answers_as_recorded(bootstrap_env: dict[str, str]) -> None:
-    done = replay(bootstrap_env, HERE / "data" / "single.txt")
+@pytest.mark.parametrize("recording", ["single.txt", "multi.txt"])
+def test_tasks_answer_as_recorded(bootstrap_env: dict[str, str], recording: str) -> None:
+    done = replay(bootstrap_env, HERE / "data" / recording)
     assert (done.stdout, done.stderr) == ("200 scripts, 0 differ in 0 lines\n", "")
     assert done.returncode == 0
 
@@ -88,3 +91,13 @@ recv v1 -> OK id=NO_SENDERS seq=0 local=v1:once remote=null:- [1]
     )
     done = replay(bootstrap_env, script)
     assert (done.stdout, done.stderr) == ("2 scripts, 0 differ in 0 lines\n", "")
+
+
+def test_a_listed_difference_that_is_none_is_told(
+    bootstrap_env: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "agrees.txt"
+    script.write_text("=== multi-0172\n" + "alloc v1 recv -> OK\n" * 123)
+    done = replay(bootstrap_env, script)
+    assert "as recorded, but listed as different" in done.stdout
+    assert done.returncode == 1

@@ -34,6 +34,7 @@ kern_return_t mio_receive_right_enter(ipc_space_t task, mach_port_name_t name,
 /* ---- attributes ---------------------------------------------------------------------------- */
 
 static void fill_status(struct mio_port *port, mach_port_status_t *status) {
+    mio_notice_poll(); /* what has happened may have sent a notification here */
     *status = (mach_port_status_t){
         .mps_pset = !mio_list_empty(&port->memberships),
         .mps_seqno = port->seqno,

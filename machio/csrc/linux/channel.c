@@ -319,6 +319,30 @@ static void forget(struct mio_port *port) {
     port->credit_in_hand = false;
 }
 
+/*
+ * Who closes the last end of one side of a pipe leaves the time of it in the pipe's inode, where
+ * the other side finds it: a modification time that is a nanosecond after the access time, as
+ * neither reading nor writing leaves them. It is possible for the user who made the pipe only.
+ */
+static void leave_time(int fd) {
+    struct timespec times[2];
+    clock_gettime(CLOCK_REALTIME, &times[1]);
+    times[1].tv_nsec |= 1; /* one less is of the same second */
+    times[0] = times[1];
+    times[0].tv_nsec--;
+    futimens(fd, times);
+}
+
+uint64_t mio_channel_ended(int fd) {
+    struct stat pipe;
+    if (fstat(fd, &pipe) != 0 || pipe.st_mtim.tv_sec != pipe.st_atim.tv_sec ||
+        pipe.st_mtim.tv_nsec != pipe.st_atim.tv_nsec + 1)
+        return MIO_NOW;
+    uint64_t now = mio_now(), when = (uint64_t)pipe.st_mtim.tv_sec * UINT64_C(1000000000) +
+                                     (uint64_t)pipe.st_mtim.tv_nsec;
+    return when < now ? when : now;
+}
+
 void mio_channel_close(struct mio_port *port) {
     if (port->cookie == 0)
         return;
@@ -326,15 +350,35 @@ void mio_channel_close(struct mio_port *port) {
         if (port->credit_in_hand)
             mio_wire_signal(port->tx, MIO_FRAME_NUDGE); /* it is lost now */
         mio_notice_forget_room(port);
+        if (port->cr.fd >= 0)
+            leave_time(port->cr.fd);
         forget(port);
         return;
     }
-    /* Senders must see the pipe hang up before the socket: else the port looks broken, not dead. */
-    mio_port_unhash(port);
-    mio_source_close(&port->cw);
+    mio_channel_hang_up(port);
     mio_wire_drain(port->rx.fd);
+    mio_channel_bury(port);
+    mio_reap();
+}
+
+/* Senders must see the pipe hang up before the socket: else the port looks broken, not dead. */
+void mio_channel_hang_up(struct mio_port *port) {
+    if (port->cookie == 0)
+        return;
+    if (mio_port_has_message(port)) /* it will take a while */
+        mio_channel_open_cr(port);
+    mio_port_unhash(port);
+    leave_time(port->cw.fd);
+    mio_source_close(&port->cw);
+    shutdown(port->rx.fd, SHUT_RDWR);
+}
+
+void mio_channel_bury(struct mio_port *port) {
+    if (port->cookie == 0)
+        return;
+    if (port->cr.fd >= 0)
+        leave_time(port->cr.fd);
     mio_source_close(&port->rx);
     forget(port);
     port->issued = 0;
-    mio_reap();
 }

@@ -326,10 +326,7 @@ static bool import_send(struct decoder *decoder, const struct mio_wire_right *re
 static struct mio_once *import_once(struct decoder *decoder, uint16_t index) {
     struct mio_once *once = mio_once_by_cookie(decoder->slots[index].cookie);
     if (once != NULL && once->state == MIO_ONCE_EXPORTED) {
-        mio_once_unhash(once);
-        mio_wire_drain(once->source.fd);
-        mio_source_close(&once->source);
-        once->cookie = 0;
+        mio_once_close_home(once);
         once->stamp = 0;
         once->state = MIO_ONCE_LOCAL;
         return once;

@@ -229,7 +229,7 @@ struct mio_sender {
 
 struct mio_kmsg {
     struct mio_kmsg *next;
-    uint64_t stamp; /* CLOCK_REALTIME in ns, when it was queued */
+    uint64_t stamp; /* CLOCK_REALTIME in ns, when it was queued; MIO_NOW: not yet */
     bool complex;   /* MACH_MSGH_BITS_COMPLEX */
     bool counted;   /* was sent by a send right; on a wired port it holds a credit */
     mach_msg_id_t id;
@@ -424,8 +424,11 @@ void mio_port_ref(struct mio_port *port);
 void mio_port_unref(struct mio_port *port);
 /* Drops one holder's send right and its reference; may fire no-senders, close a remote port. */
 void mio_port_drop_send(struct mio_port *port);
-/* Fires the armed no-senders request if no send right is left anywhere; true if it did. */
-bool mio_port_check_senders(struct mio_port *port);
+/*
+ * Fires the armed no-senders request if no send right is left anywhere; true if it did. when: the
+ * last one went, or MIO_NOW.
+ */
+bool mio_port_check_senders(struct mio_port *port, uint64_t when);
 /* Whether a send right exists anywhere: here, elsewhere, in flight. */
 bool mio_port_has_senders(struct mio_port *port);
 /* Destroys the receive right (already out of the space): section 5 of Mach's rules. */
@@ -461,17 +464,29 @@ void mio_once_unhash(struct mio_once *once);
 bool mio_once_is_dead(struct mio_once *once);
 /* Drops the right: its port gets MACH_NOTIFY_SEND_ONCE. */
 void mio_once_drop(struct mio_once *once);
-/* An EXPORTED right's home end is done with: what else a hostile holder queued there is dropped. */
+/*
+ * An EXPORTED right's home end is done with: what else a hostile holder queued there goes to
+ * mio_task.dying.
+ */
 void mio_once_close_home(struct mio_once *once);
-/* Frees the object without any message: the right was used, or moved away. */
+/* Frees the object without any message: the right was used, moved away, or its home end drained. */
 void mio_once_free(struct mio_once *once);
 
 /* ---- channel.c: the kernel objects ------------------------------------------------------- */
 
 /* Makes a local port reachable for other tasks. KERN_RESOURCE_SHORTAGE. Idempotent. */
 kern_return_t mio_channel_open(struct mio_port *port);
-/* Closes what a port has of kernel objects; a local port's waiting messages are destroyed. */
+/* Closes what a port has of kernel objects; messages on a local port's wire are destroyed. */
 void mio_channel_close(struct mio_port *port);
+/* A local port dies: everybody can see it from now on. Its socket can still be read. */
+void mio_channel_hang_up(struct mio_port *port);
+/* Its messages are destroyed: the time of its death is now. Closes what is left. */
+void mio_channel_bury(struct mio_port *port);
+/*
+ * When the other end of this end of a credit pipe came to its end, as its last holder wrote there;
+ * MIO_NOW if he could not.
+ */
+uint64_t mio_channel_ended(int fd);
 /* A local, wired port: opens cr if it is not open. */
 kern_return_t mio_channel_open_cr(struct mio_port *port);
 /* A local port without send rights here keeps no cr: it would count as a sender's. */
@@ -525,6 +540,7 @@ struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights); /* NULL: 
 void mio_kmsg_free(struct mio_kmsg *kmsg);                             /* memory only */
 void mio_kmsg_destroy(struct mio_kmsg *kmsg); /* with every right in it, in Mach's order */
 uint64_t mio_now(void);
+#define MIO_NOW UINT64_C(0) /* as the time of something: it happens now */
 
 /* ---- attr.c ------------------------------------------------------------------------------- */
 
@@ -554,6 +570,8 @@ void mio_kmsg_push_front(struct mio_port *port, struct mio_kmsg *kmsg);
  * one is there but the descriptors in it could not be installed; it stays queued.
  */
 struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage);
+/* A dying port: all its messages go to mio_task.dying, oldest first. */
+void mio_port_abandon(struct mio_port *port);
 /* Whether the port has something to receive now (also what only looks so: a dying peer). */
 bool mio_port_has_message(struct mio_port *port);
 /* How many send-once rights that are elsewhere have sent their message, or were dropped. */
@@ -626,9 +644,13 @@ enum { MIO_FRAME_NO_CREDIT = 1, MIO_FRAME_ONCE = 2 };
 
 /* ---- notify.c ------------------------------------------------------------------------------ */
 
-/* Sends a notification through a send-once right, which is consumed. NULL notify: nothing. */
-void mio_notify_name(struct mio_once *notify, mach_msg_id_t id, mach_port_name_t name);
-void mio_notify_count(struct mio_once *notify, mach_msg_id_t id, natural_t count);
+/*
+ * Sends a notification through a send-once right, which is consumed. NULL notify: nothing.
+ * when: the time of its cause, or MIO_NOW.
+ */
+void mio_notify_name(struct mio_once *notify, mach_msg_id_t id, mach_port_name_t name,
+                     uint64_t when);
+void mio_notify_count(struct mio_once *notify, mach_msg_id_t id, natural_t count, uint64_t when);
 /* A LOCAL right was dropped: it becomes MACH_NOTIFY_SEND_ONCE in its port's queue. Consumes it. */
 void mio_notify_send_once(struct mio_once *once);
 /* An EXPORTED right came to its end without a message: the same, as a message not yet queued. */
@@ -641,10 +663,10 @@ bool mio_notify_port_destroyed(struct mio_once *notify, struct mio_port *port);
 /* Takes the request off the name; what it would have notified is the caller's, or NULL. */
 struct mio_once *mio_request_cancel(struct mio_entry *entry);
 void mio_request_free(struct mio_request *request); /* drops nothing: memory and lists only */
-/* DEAD_NAME for one request; NULL: nothing. */
-void mio_request_fire_dead(struct mio_request *request);
+/* DEAD_NAME for one request; NULL: nothing. when: of the death, or MIO_NOW. */
+void mio_request_fire_dead(struct mio_request *request, uint64_t when);
 /* The port died: DEAD_NAME to every request on it. */
-void mio_requests_port_died(struct mio_port *port);
+void mio_requests_port_died(struct mio_port *port, uint64_t when);
 /* The port's receive right came to this task, or left it: requests on its name follow. */
 void mio_requests_moved(struct mio_port *port);
 /* Fires the armed send-possible requests of the port; true if there were any. */

@@ -206,7 +206,7 @@ static bool on_source(struct mio_source *source, uint32_t events) {
     case MIO_SOURCE_TX:
         return mio_requests_room(source->port);
     case MIO_SOURCE_CW:
-        return mio_port_check_senders(source->port);
+        return mio_port_check_senders(source->port, mio_channel_ended(source->fd));
     case MIO_SOURCE_ONCE_TX:
         return mio_once_is_dead(source->once);
     default:

@@ -21,10 +21,11 @@ static struct mio_kmsg *notification(mach_msg_id_t id, mach_msg_size_t size, uns
     return kmsg;
 }
 
-static struct mio_kmsg *notification_word(mach_msg_id_t id, uint32_t word) {
+static struct mio_kmsg *notification_word(mach_msg_id_t id, uint32_t word, uint64_t when) {
     mach_msg_size_t size = sizeof(mach_msg_header_t) + sizeof(NDR_record_t) + sizeof word;
     struct mio_kmsg *kmsg = notification(id, size, 0);
     if (kmsg != NULL) {
+        kmsg->stamp = when;
         memcpy(kmsg->body, &NDR_record, sizeof NDR_record);
         memcpy(kmsg->body + sizeof NDR_record, &word, sizeof word);
     }
@@ -55,14 +56,15 @@ static void deliver_or_drop(struct mio_once *notify, struct mio_kmsg *kmsg) {
         mio_kmsg_destroy(kmsg);
 }
 
-void mio_notify_name(struct mio_once *notify, mach_msg_id_t id, mach_port_name_t name) {
+void mio_notify_name(struct mio_once *notify, mach_msg_id_t id, mach_port_name_t name,
+                     uint64_t when) {
     if (notify != NULL)
-        deliver_or_drop(notify, notification_word(id, name));
+        deliver_or_drop(notify, notification_word(id, name, when));
 }
 
-void mio_notify_count(struct mio_once *notify, mach_msg_id_t id, natural_t count) {
+void mio_notify_count(struct mio_once *notify, mach_msg_id_t id, natural_t count, uint64_t when) {
     if (notify != NULL)
-        deliver_or_drop(notify, notification_word(id, count));
+        deliver_or_drop(notify, notification_word(id, count, when));
 }
 
 struct mio_kmsg *mio_notify_send_once_kmsg(struct mio_once *once) {

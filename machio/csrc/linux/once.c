@@ -68,12 +68,9 @@ void mio_once_close_home(struct mio_once *once) {
     if (once->cookie != 0)
         mio_once_unhash(once);
     once->cookie = 0;
-    mio_reap();
 }
 
 void mio_once_free(struct mio_once *once) {
-    if (once->state == MIO_ONCE_EXPORTED)
-        mio_once_close_home(once);
     mio_source_close(&once->source);
     if (once->cookie != 0)
         mio_once_unhash(once);
@@ -91,7 +88,7 @@ bool mio_once_is_dead(struct mio_once *once) {
         if (poll(&fd, 1, 0) == 1 && fd.revents & (POLLHUP | POLLERR)) {
             once->state = MIO_ONCE_DEAD;
             mio_source_close(&once->source);
-            mio_request_fire_dead(once->request);
+            mio_request_fire_dead(once->request, MIO_NOW);
         }
     }
     return once->state == MIO_ONCE_DEAD;

@@ -56,7 +56,7 @@ void mio_port_drop_send(struct mio_port *port) {
     if (port->srights == 0) {
         if (port->state == MIO_PORT_LOCAL) {
             mio_channel_trim(port);
-            mio_port_check_senders(port);
+            mio_port_check_senders(port, MIO_NOW);
         } else if (port->state == MIO_PORT_REMOTE && port != mio_task.bootstrap) {
             mio_channel_close(port);
         }
@@ -76,7 +76,7 @@ bool mio_port_has_senders(struct mio_port *port) {
     return !port->senders_gone || fds[1].revents & POLLIN;
 }
 
-bool mio_port_check_senders(struct mio_port *port) {
+bool mio_port_check_senders(struct mio_port *port, uint64_t when) {
     struct mio_once *notify = port->no_senders;
     if (notify == NULL || !port->senders_seen)
         return false;
@@ -87,7 +87,7 @@ bool mio_port_check_senders(struct mio_port *port) {
     port->no_senders = NULL;
     port->senders_seen = false;
     mio_notice_update_port(port);
-    mio_notify_count(notify, MACH_NOTIFY_NO_SENDERS, port->mscount);
+    mio_notify_count(notify, MACH_NOTIFY_NO_SENDERS, port->mscount, when);
     return true;
 }
 
@@ -131,7 +131,8 @@ void mio_port_wake_all(struct mio_port *port) {
 }
 
 void mio_port_leave_space(struct mio_port *port) {
-    mio_port_check_senders(port); /* before what it would tell, the make-send count, is reset */
+    /* Before what it would tell, the make-send count, is reset. */
+    mio_port_check_senders(port, MIO_NOW);
     mio_knotes_vanish(&port->knotes);
     MIO_EACH(item, &port->memberships)
         mio_set_remove(MIO_CONTAINER(item, struct mio_member, of_port));
@@ -156,17 +157,6 @@ static void kill_onces(struct mio_port *port) {
     }
 }
 
-/* The port's own messages join those that are about to be destroyed. */
-static void abandon_queue(struct mio_port *port) {
-    if (port->head == NULL)
-        return;
-    *mio_task.dying_tail = port->head;
-    mio_task.dying_tail = port->tail;
-    port->head = NULL;
-    port->tail = &port->head;
-    port->queued = port->counted = 0;
-}
-
 /* Ownership: consumes the reference that came with the receive right. */
 void mio_port_destroy(struct mio_port *port) {
     if (port->destroyed != NULL) {
@@ -178,20 +168,22 @@ void mio_port_destroy(struct mio_port *port) {
     struct mio_once *no_senders = port->no_senders;
     port->no_senders = NULL;
     port->state = MIO_PORT_DEAD;
-    kill_onces(port);
     mio_port_wake_all(port);
-    abandon_queue(port);
-    mio_channel_close(port);
+    mio_channel_hang_up(port);
+    mio_port_abandon(port);
+    kill_onces(port);
     mio_reap();
     if (no_senders != NULL)
         mio_once_drop(no_senders);
-    mio_requests_port_died(port);
+    mio_channel_bury(port);
+    mio_requests_port_died(port, MIO_NOW);
     mio_port_unref(port);
 }
 
 void mio_port_died(struct mio_port *port) {
     if (port->state != MIO_PORT_REMOTE)
         return;
+    uint64_t when = port->cr.fd >= 0 ? mio_channel_ended(port->cr.fd) : MIO_NOW;
     mio_channel_close(port);
     mio_port_wake_all(port);
     if (port == mio_task.bootstrap) {
@@ -199,7 +191,7 @@ void mio_port_died(struct mio_port *port) {
         return;
     }
     port->state = MIO_PORT_DEAD;
-    mio_requests_port_died(port);
+    mio_requests_port_died(port, when);
 }
 
 bool mio_port_is_dead(struct mio_port *port) {
@@ -222,7 +214,7 @@ void mio_port_break(struct mio_port *port) {
     port->broken = false;
     port->issued = 0;
     mio_port_wake_all(port);
-    mio_port_check_senders(port);
+    mio_port_check_senders(port, MIO_NOW);
 }
 
 /* ---- identity ------------------------------------------------------------------------------ */

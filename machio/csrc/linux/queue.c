@@ -4,7 +4,7 @@
  * The queue of a port of this task. Its messages come from several sources: its list inside the
  * task (own messages and notifications), its socket, and the home end of each send-once right that
  * is elsewhere. The kernel stamps every message; with more than one source ready the oldest goes
- * first. A death carries no stamp and goes last.
+ * first. A right that its holder's end took with it carries no stamp and goes last.
  *
  * Guarded by mio_task.lock; the descriptors are the port's and its send-once rights'.
  */
@@ -12,6 +12,7 @@
 
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #define BAD_FRAMES 16384 /* so many are dropped at once: more than a socket's buffer holds */
 
@@ -71,12 +72,20 @@ unsigned mio_port_waiting_onces(struct mio_port *port) {
 /* ---- the list inside the task ------------------------------------------------------------ */
 
 void mio_port_enqueue(struct mio_port *port, struct mio_kmsg *kmsg) {
-    kmsg->next = NULL;
-    kmsg->stamp = mio_now();
-    *port->tail = kmsg;
-    port->tail = &kmsg->next;
+    struct mio_kmsg **at = port->tail;
+    if (kmsg->stamp == MIO_NOW)
+        kmsg->stamp = mio_now();
+    else /* its cause may have come before what is queued */
+        for (at = &port->head; *at != NULL && (*at)->stamp <= kmsg->stamp; at = &(*at)->next)
+            ;
+    kmsg->next = *at;
+    *at = kmsg;
+    if (kmsg->next == NULL)
+        port->tail = &kmsg->next;
     port->queued++;
     port->counted += kmsg->counted;
+    if (port->cw.fd >= 0 && !kmsg->counted)
+        mio_credit_set_limit(port, port->qlimit); /* it takes a slot without having a credit */
     for (unsigned i = 0; i < kmsg->nrights; i++)
         if (kmsg->rights[i].kind == MIO_RIGHT_RECEIVE)
             kmsg->rights[i].port->carrier = port;
@@ -121,6 +130,7 @@ static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
     }
     once->state = MIO_ONCE_LOCAL; /* in the message, as its destination */
     mio_once_close_home(once);
+    mio_reap();
     if (kmsg != NULL)
         kmsg->dest = (struct mio_right){
             .kind = MIO_RIGHT_ONCE, .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE, .once = once};
@@ -214,5 +224,41 @@ struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
             mio_port_ready(port);
             return NULL;
         }
+    }
+}
+
+static void abandon(struct mio_kmsg *kmsg) {
+    kmsg->next = NULL;
+    *mio_task.dying_tail = kmsg;
+    mio_task.dying_tail = &kmsg->next;
+}
+
+/* What a source of a dying port holds next; one that holds nothing more is closed. */
+static void abandon_next(struct mio_source *source) {
+    struct mio_kmsg *kmsg = NULL;
+    unsigned kind, flags;
+    if (mio_wire_receive(source->fd, &kmsg, &kind, &flags) != MIO_WIRE_OK)
+        mio_source_close(source);
+    else if (kmsg != NULL)
+        abandon(kmsg);
+    if (source->fd >= 0 && source->kind == MIO_SOURCE_ONCE_RX)
+        mio_once_close_home(source->once);
+}
+
+void mio_port_abandon(struct mio_port *port) {
+    size_t n;
+    MIO_EACH(item, &port->onces) {
+        struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
+        if (once->state == MIO_ONCE_EXPORTED)
+            shutdown(once->source.fd, SHUT_RDWR); /* a flood comes to its end */
+    }
+    while ((n = collect_fds(port, 0)) > 0 || port->head != NULL) {
+        struct mio_source *source = n > 0 && poll(scratch, n, 0) > 0 ? oldest(port, n) : NULL;
+        if (source != NULL)
+            abandon_next(source);
+        else if (port->head != NULL)
+            abandon(pop_local(port));
+        else
+            break;
     }
 }

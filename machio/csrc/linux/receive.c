@@ -27,7 +27,7 @@ static void consume(struct mio_port *port, const struct mio_kmsg *kmsg) {
         mio_credit_return(port, kmsg->counted);
     mio_port_room(port);
     if (port->senders_gone)
-        mio_port_check_senders(port);
+        mio_port_check_senders(port, MIO_NOW);
 }
 
 /* ---- into the receiver's buffer ----------------------------------------------------------------- */
@@ -230,6 +230,7 @@ static mach_msg_return_t try_receive(const struct target *target, mach_msg_heade
                                      mach_msg_size_t *ret_size, mach_port_name_t *ret_port) {
     struct mio_port *port = target->port;
     bool shortage;
+    mio_notice_poll(); /* what has happened is told before what is queued since */
     struct mio_kmsg *kmsg = port != NULL ? mio_port_dequeue(port, &shortage)
                                          : dequeue_set(target->set, &port, &shortage);
     if (shortage)
@@ -305,8 +306,6 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
         mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &size, &member);
         if (mr != MACH_RCV_TIMED_OUT)
             return mr;
-        if (mio_notice_poll())
-            continue; /* a notification may have come of it */
         if (last)
             return MACH_RCV_TIMED_OUT;
         kern_return_t kr = wait_for_message(&target, &deadline);

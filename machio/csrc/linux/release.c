@@ -22,14 +22,14 @@ static void destroy_receive(mach_port_name_t name, struct mio_entry *entry) {
     struct mio_once *notify = mio_request_cancel(entry);
     mio_entry_take_receive(name, entry);
     mio_port_destroy(port);
-    mio_notify_name(notify, MACH_NOTIFY_PORT_DELETED, name);
+    mio_notify_name(notify, MACH_NOTIFY_PORT_DELETED, name, MIO_NOW);
 }
 
 static void destroy_once(mach_port_name_t name, struct mio_entry *entry) {
     struct mio_once *notify = mio_request_cancel(entry), *once = entry->once;
     mio_entry_free(name, entry);
     mio_once_drop(once);
-    mio_notify_name(notify, MACH_NOTIFY_PORT_DELETED, name);
+    mio_notify_name(notify, MACH_NOTIFY_PORT_DELETED, name, MIO_NOW);
 }
 
 static void destroy_set(mach_port_name_t name, struct mio_entry *entry) {
@@ -95,7 +95,7 @@ kern_return_t mach_port_destroy(ipc_space_t task, mach_port_name_t name) {
         }
         mio_entry_drop_send(name, entry, entry->urefs);
         destroy_receive(name, entry);
-        mio_notify_count(no_senders, MACH_NOTIFY_NO_SENDERS, mscount);
+        mio_notify_count(no_senders, MACH_NOTIFY_NO_SENDERS, mscount, MIO_NOW);
         break;
     }
     case MACH_PORT_TYPE_RECEIVE:

@@ -66,18 +66,18 @@ void mio_request_free(struct mio_request *request) {
     free(request);
 }
 
-void mio_request_fire_dead(struct mio_request *request) {
+void mio_request_fire_dead(struct mio_request *request, uint64_t when) {
     if (request == NULL || request->notify == NULL)
         return;
     struct mio_once *notify = request->notify;
     request->notify = NULL; /* the name gets its extra reference when it is converted */
     detach(request);
-    mio_notify_name(notify, MACH_NOTIFY_DEAD_NAME, request->name);
+    mio_notify_name(notify, MACH_NOTIFY_DEAD_NAME, request->name, when);
 }
 
-void mio_requests_port_died(struct mio_port *port) {
+void mio_requests_port_died(struct mio_port *port, uint64_t when) {
     while (!mio_list_empty(&port->requests))
-        mio_request_fire_dead(MIO_CONTAINER(port->requests.next, struct mio_request, link));
+        mio_request_fire_dead(MIO_CONTAINER(port->requests.next, struct mio_request, link), when);
 }
 
 bool mio_requests_room(struct mio_port *port) {
@@ -92,7 +92,7 @@ bool mio_requests_room(struct mio_port *port) {
             entry->request = NULL;
         mach_port_name_t name = request->name;
         mio_request_free(request);
-        mio_notify_name(notify, MACH_NOTIFY_SEND_POSSIBLE, name);
+        mio_notify_name(notify, MACH_NOTIFY_SEND_POSSIBLE, name, MIO_NOW);
         any = true;
     }
     return any;
@@ -145,7 +145,7 @@ static kern_return_t request_on_send(mach_port_name_t name, struct mio_entry *en
             return KERN_INVALID_ARGUMENT;
         if (entry->urefs < MIO_UREFS_MAX)
             entry->urefs++;
-        mio_notify_name(notify, MACH_NOTIFY_DEAD_NAME, name);
+        mio_notify_name(notify, MACH_NOTIFY_DEAD_NAME, name, MIO_NOW);
         return KERN_SUCCESS;
     }
     *ret_previous = mio_request_cancel(entry);
@@ -153,7 +153,7 @@ static kern_return_t request_on_send(mach_port_name_t name, struct mio_entry *en
         return KERN_SUCCESS;
     bool once = entry->type & MACH_PORT_TYPE_SEND_ONCE;
     if (send_possible && immediate && (once || mio_port_has_room(entry->port))) {
-        mio_notify_name(notify, MACH_NOTIFY_SEND_POSSIBLE, name);
+        mio_notify_name(notify, MACH_NOTIFY_SEND_POSSIBLE, name, MIO_NOW);
         return KERN_SUCCESS;
     }
     kern_return_t kr = register_on(name, entry, send_possible, notify);
@@ -178,12 +178,12 @@ static kern_return_t request_on_receive(struct mio_entry *entry, mach_msg_id_t i
         port->destroyed = notify;
         return KERN_SUCCESS;
     }
-    mio_port_check_senders(port); /* the old request may be due, unnoticed as yet */
+    mio_port_check_senders(port, MIO_NOW); /* the old request may be due, unnoticed as yet */
     *ret_previous = port->no_senders;
     port->no_senders = NULL;
     bool senders = mio_port_has_senders(port);
     if (!senders && sync <= port->mscount && notify != NULL) {
-        mio_notify_count(notify, MACH_NOTIFY_NO_SENDERS, port->mscount);
+        mio_notify_count(notify, MACH_NOTIFY_NO_SENDERS, port->mscount, MIO_NOW);
     } else {
         port->no_senders = notify;
         port->senders_seen = senders;

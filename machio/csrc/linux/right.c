@@ -58,7 +58,7 @@ void mio_entry_free(mach_port_name_t name, struct mio_entry *entry) {
     if (request != NULL) {
         struct mio_once *notify = request->notify;
         mio_request_free(request);
-        mio_notify_name(notify, MACH_NOTIFY_PORT_DELETED, name);
+        mio_notify_name(notify, MACH_NOTIFY_PORT_DELETED, name, MIO_NOW);
     }
 }
 
@@ -154,7 +154,8 @@ kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t dispo
     case MACH_MSG_TYPE_MAKE_SEND:
         if (!(entry->type & MACH_PORT_TYPE_RECEIVE))
             return KERN_INVALID_RIGHT;
-        mio_port_check_senders(entry->port); /* that they were gone before this one was made */
+        mio_port_check_senders(entry->port,
+                               MIO_NOW); /* that they were gone before this one was made */
         entry->port->mscount++;
         entry->port->senders_seen = true;
         carry_send(entry->port, ret);
