@@ -118,7 +118,7 @@ async def liar(fd: int) -> None:
         say("I check in with a wrong token, then I close the pipe")
         await service.send(machio.Message(10011, ndr + wrong, rights=[right]))
         # Destroyed with the message: nobody can send to the port.
-        await machio.no_senders(port, timeout=10)
+        await port.no_senders(timeout=10)
         say("my message was destroyed, and the right in it")
     os.close(fd)
 

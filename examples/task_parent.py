@@ -38,7 +38,7 @@ async def main() -> int:
                 pid = machio.pid_for_task(task)
                 say(f"I hold the task port of pid {pid}; the child that I started is {child.pid}")
                 assert pid == child.pid
-                watcher = asyncio.create_task(machio.dead_name(task))
+                watcher = asyncio.create_task(task.died())
                 await asyncio.sleep(0)  # let it ask to be told
                 say("I ask to be told of its death, and kill it with signal 9")
                 child.kill()

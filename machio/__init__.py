@@ -33,11 +33,12 @@ from .errors import (
     ServerGoneError,
     UnknownServiceError,
     UsageError,
+    WouldBlock,
     WrongRightError,
 )
 from .handshake import ChildPortHandshake, check_in_fd, serve_fd
 from .messages import Disposition, Message, NotificationId, PortRightType, Sender
-from .notifications import dead_name, no_senders
+from .notifications import Event, Supervisor, Watched
 from .ports import PortSet, PortStatus, ReceiveRight, SendOnceRight, SendRight
 from .service import Service, connect, current_request
 from .tasks import pid_for_task, task_self
@@ -49,6 +50,7 @@ __all__ = [
     "ChildPortHandshake",
     "DeadDestinationError",
     "Disposition",
+    "Event",
     "HandshakeError",
     "HandshakeTimedOut",
     "KernCode",
@@ -81,17 +83,18 @@ __all__ = [
     "ServerDiedError",
     "ServerGoneError",
     "Service",
+    "Supervisor",
     "UnknownServiceError",
     "UsageError",
+    "Watched",
+    "WouldBlock",
     "WrongRightError",
     "bootstrap",
     "check_in_fd",
     "connect",
     "current_request",
-    "dead_name",
     "explain",
     "mig",
-    "no_senders",
     "pid_for_task",
     "serve_fd",
     "task_self",

@@ -131,6 +131,19 @@ def port_type(name: int) -> int:
     return int(kind[0])
 
 
+def names() -> list[int]:
+    """Return every name of the task's name space (mach_port_names)."""
+    arrays = [ffi.new("mach_port_name_array_t *"), ffi.new("mach_port_type_array_t *")]
+    counts = [ffi.new("mach_msg_type_number_t *") for _ in arrays]
+    code = lib.mach_port_names(lib.mach_task_self(), arrays[0], counts[0], arrays[1], counts[1])
+    _check(code, "mach_port_names")
+    found = list(ffi.unpack(arrays[0][0], counts[0][0])) if counts[0][0] else []
+    for array, count in zip(arrays, counts, strict=True):
+        address = int(ffi.cast("uintptr_t", array[0]))
+        lib.vm_deallocate(lib.mach_task_self(), address, 4 * count[0])
+    return found
+
+
 def is_dead(name: int) -> bool:
     """Return whether `name` is a dead name."""
     return bool(port_type(name) & TYPE_DEAD_NAME)

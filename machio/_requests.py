@@ -38,32 +38,44 @@ _NAMED = {
 class _Member:
     """The tasks of one loop that wait on one name."""
 
-    __slots__ = ("death", "room")
+    __slots__ = ("death", "possible", "room")
 
     def __init__(self) -> None:
         self.room: Line[object] = Line()
         self.death: Line[bool] = Line()
+        self.possible: Line[bool] = Line()
+
+    def __bool__(self) -> bool:
+        return bool(self.room or self.death or self.possible)
 
     def wake(self) -> None:
         self.room.wake()
         self.death.wake()
+        self.possible.wake()
 
 
 class _Slot:
-    """One name's request: `owner` is the loop whose notify port it names, None if there is none."""
+    """One name's request: `owner` is the loop whose notify port it names, None if there is none.
 
-    __slots__ = ("members", "name", "owner")
+    `possible` counts how often the system said that there is room.
+    """
+
+    __slots__ = ("members", "name", "owner", "possible")
 
     def __init__(self, name: int) -> None:
         self.name = name
         self.owner: Adapter | None = None
         self.members: dict[Adapter, _Member] = {}
+        self.possible = 0
 
-    def register(self, adapter: Adapter) -> None:
-        """Make sure that a request is registered. Raises MachError, for example on a gone name."""
+    def register(self, adapter: Adapter, *, at_once: bool = False) -> None:
+        """Make sure that a request is registered. Raises MachError, for example on a gone name.
+
+        at_once: register anew, and be told at once if there is room already.
+        """
         with _lock:
-            if self.owner is None:
-                self._request(_Mailbox.of(adapter).name)
+            if self.owner is None or at_once:
+                self._request(_Mailbox.of(adapter).name, at_once)
                 self.owner = adapter
 
     def cancel(self) -> None:
@@ -73,9 +85,9 @@ class _Slot:
             with contextlib.suppress(MachError):
                 self._request(_wire.NAME_NULL)
 
-    def _request(self, notify: int) -> None:
+    def _request(self, notify: int, at_once: bool = False) -> None:
         previous = _ffi.request_notification(
-            self.name, NotificationId.SEND_POSSIBLE, 0, notify, Disposition.MAKE_SEND_ONCE
+            self.name, NotificationId.SEND_POSSIBLE, at_once, notify, Disposition.MAKE_SEND_ONCE
         )
         _ffi.deallocate(previous)
 
@@ -156,6 +168,7 @@ class _Mailbox:
             slot = _slots.get(name)
             if slot is not None:
                 slot.owner = None  # a request fires once
+                slot.possible += incoming.id == NotificationId.SEND_POSSIBLE
                 slot.wake()
 
     def _close(self) -> None:
@@ -181,8 +194,12 @@ def touch(name: int) -> None:
 
 
 def is_awaited(name: int) -> bool:
-    """Tell whether somebody waits on `name`, so that a newcomer has to stand in line."""
-    return name in _slots
+    """Tell whether somebody waits to send to `name`, so that a newcomer has to stand in line."""
+    slot = _slots.get(name)
+    if slot is None:
+        return False
+    with _lock:
+        return any(member.room for member in slot.members.values())
 
 
 async def wait_for_room(
@@ -233,6 +250,32 @@ async def wait_for_death(name: int, is_dead: Callable[[], bool], timeout: float 
         _leave(slot, adapter)
 
 
+async def wait_until_possible(name: int, check: Callable[[], None], timeout: float | None) -> bool:
+    """Wait until the system says that a message sent to `name` would find room.
+
+    `check` is called first each time, and what it raises ends the wait. False: the timeout
+    (seconds) has passed. Mach: mach_port_request_notification, SEND_POSSIBLE, sync.
+    """
+    adapter = _loop.current()
+    slot, member = _enter(name, adapter)
+    seen, asked = slot.possible, False
+
+    def look() -> bool | None:
+        nonlocal asked
+        check()
+        if slot.possible != seen:
+            return True
+        if slot.owner is None or not asked:
+            slot.register(adapter, at_once=True)
+            asked = True
+        return None
+
+    try:
+        return await member.possible.stand(look, timeout) is not None
+    finally:
+        _leave(slot, adapter)
+
+
 def _enter(name: int, adapter: Adapter) -> tuple[_Slot, _Member]:
     with _lock:
         slot = _slots.get(name)
@@ -247,7 +290,7 @@ def _enter(name: int, adapter: Adapter) -> tuple[_Slot, _Member]:
 def _leave(slot: _Slot, adapter: Adapter) -> None:
     with _lock:
         member = slot.members.get(adapter)
-        if member is None or member.room or member.death:
+        if member is None or member:
             return
         del slot.members[adapter]
         if not slot.members and _slots.get(slot.name) is slot:

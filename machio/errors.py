@@ -10,6 +10,7 @@
     │   ├── SendError              ... of sending
     │   │   ├── DeadDestinationError
     │   │   └── SendTimedOut           (also a TimeoutError)
+    │   │       └── WouldBlock             send_nowait found the queue full
     │   ├── ReceiveError           ... of receiving
     │   │   └── ReceiveTimedOut        (also a TimeoutError)
     │   ├── BootstrapError         ... of the bootstrap server
@@ -25,10 +26,14 @@
         ├── ProtocolError          the pipe held bytes that are not the protocol's
         └── HandshakeTimedOut          (also a TimeoutError)
 
-What may be blamed on nobody (memory, open files) comes as the MachError of the call that met it.
+Where anyio has a word for it the error is anyio's too: RightClosedError is a ClosedResourceError,
+DeadDestinationError a BrokenResourceError, WouldBlock a WouldBlock. What may be blamed on nobody
+(memory, open files) comes as the MachError of the call that met it.
 """
 
 from __future__ import annotations
+
+import anyio
 
 from .codes import (
     BootstrapCode,
@@ -50,7 +55,7 @@ class UsageError(MachioError):
     """This program used machio wrongly; nothing was sent, received or consumed."""
 
 
-class RightClosedError(UsageError):
+class RightClosedError(UsageError, anyio.ClosedResourceError):
     """The object holds no right: closed, given away, released, or inherited through a fork."""
 
 
@@ -86,12 +91,16 @@ class SendError(MachError):
     """A message was not sent; `explain` of the code says what became of the rights in it."""
 
 
-class DeadDestinationError(SendError):
+class DeadDestinationError(SendError, anyio.BrokenResourceError):
     """The destination's port is dead; rights that were to move are still the caller's."""
 
 
 class SendTimedOut(SendError, TimeoutError):  # noqa: N818 - named as the code
     """The queue stayed full; rights that were to move are still the caller's."""
+
+
+class WouldBlock(SendTimedOut, anyio.WouldBlock):
+    """`send_nowait` found the queue full; rights that were to move are still the caller's."""
 
 
 class ReceiveError(MachError):

@@ -1,75 +1,185 @@
-"""Waiting for what the system tells of: a port that died, a port that nobody can send to.
+"""One async iterator for whoever looks after many rights at a time.
 
-Both waits may be cancelled, leave no request behind, and use no thread.
+The single waits are methods of the rights: `SendRight.died`, `SendRight.send_possible`,
+`ReceiveRight.no_senders`, `ReceiveRight.dropped`. A supervisor has many of them going and tells of
+each as it ends::
+
+    async with machio.Supervisor() as supervisor:
+        for worker in workers:
+            supervisor.died(worker.task, label=worker)
+        async for event in supervisor:
+            restart(event.label)
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from . import _ffi, _requests, _wire
-from .codes import ReceiveCode
-from .errors import MachError, RightClosedError, UsageError, mach_error
-from .messages import Disposition, NotificationId
+import anyio
+
+from ._loop import Line
+from .errors import RightClosedError, UsageError
+from .messages import Message, NotificationId
 from .ports import ReceiveRight
 
 if TYPE_CHECKING:
-    from .messages import Message
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from ._right import Right
     from .ports import SendOnceRight, SendRight
 
+    _Wait = Callable[[], Awaitable[Any]]  # called in the task, which may be cancelled before that
 
-async def dead_name(right: SendRight | SendOnceRight, timeout: float | None = None) -> None:
-    """Wait until the port that `right` sends to has died; at once if it has.
 
-    The right stays the caller's, as a dead name. Raises RightClosedError if it is closed or given
-    away meanwhile, ReceiveTimedOut. Mach: MACH_NOTIFY_DEAD_NAME, by way of SEND_POSSIBLE.
+class Event(NamedTuple):
+    """What a supervisor tells.
+
+    kind: DEAD_NAME, SEND_POSSIBLE, NO_SENDERS or SEND_ONCE. right: the object that was given, which
+    stays its owner's; for SEND_ONCE None. label: as given. value: for NO_SENDERS the make-send
+    count; for SEND_ONCE the message if the right was used, which the reader owns, None if it was
+    dropped.
     """
-    if not await _requests.wait_for_death(right.name, lambda: right.is_dead, timeout):
-        raise mach_error(ReceiveCode.TIMED_OUT, "dead_name")
+
+    kind: NotificationId
+    right: Right | None
+    label: Any
+    value: Any
 
 
-async def no_senders(port: ReceiveRight, timeout: float | None = None) -> int:
-    """Wait until no send right to `port` is left, at once if there is none.
+class Watched:
+    """One right that a supervisor watches."""
 
-    Returns the make-send count. Send-once rights do not count, messages in the queue do. The right
-    stays the caller's. One task at a time may wait. Raises UsageError if another waits,
-    RightClosedError if the port is closed meanwhile, ReceiveTimedOut. Mach: MACH_NOTIFY_NO_SENDERS.
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        """Stop watching; what has happened already is still told. Idempotent."""
+        self._task.cancel()
+
+
+class Supervisor:
+    """Many rights watched at a time, and what becomes of them as an async iterator.
+
+    An async context manager of one event loop; leaving it ends all watching and the iteration. Each
+    right stays its owner's, and closing it ends its watch without an event. An event is told once,
+    to one reader; cancelling the reader loses none. A failed watch raises in the iteration.
     """
-    name = port.name
-    with ReceiveRight.allocate() as notify:
-        _register(name, notify)
+
+    def __init__(self) -> None:
+        self._events: deque[Event | Exception] = deque()
+        self._line: Line[Event] = Line()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def died(self, right: SendRight | SendOnceRight, label: object = None) -> Watched:
+        """Tell once when the port of `right` has died (DEAD_NAME)."""
+        return self._watch(NotificationId.DEAD_NAME, right, label, right.died)
+
+    def send_possible(self, right: SendRight, label: object = None) -> Watched:
+        """Tell once when the queue that `right` sends to has room (SEND_POSSIBLE)."""
+        return self._watch(NotificationId.SEND_POSSIBLE, right, label, right.send_possible)
+
+    def no_senders(self, port: ReceiveRight, label: object = None) -> Watched:
+        """Tell once when nobody has a send right to `port` any more (NO_SENDERS)."""
+        return self._watch(NotificationId.NO_SENDERS, port, label, port.no_senders)
+
+    def dropped(self, label: object = None) -> SendOnceRight:
+        """Make a send-once right for the caller to give away, and tell its end (SEND_ONCE).
+
+        It ends by being used or by being dropped, as it is when its holder dies.
+        """
+        port = ReceiveRight.allocate()
         try:
-            while True:
-                with await notify.receive(timeout) as message:
-                    count = _count_of(message)
-                if count is not None:
-                    return count
-        finally:
-            # If it has fired there is nothing to cancel; if the port is gone, no name.
-            if not port.closed:
-                with contextlib.suppress(MachError):
-                    _ffi.deallocate(_request(name, _wire.NAME_NULL, Disposition.MAKE_SEND_ONCE))
+            once = port.make_send_once()
+            self._watch(NotificationId.SEND_ONCE, None, label, lambda: _end_of_once(port))
+        except BaseException:
+            port.close()
+            raise
+        return once
+
+    def _watch(
+        self,
+        kind: NotificationId,
+        right: Right | None,
+        label: object,
+        end: _Wait,
+    ) -> Watched:
+        if self._closed:
+            raise UsageError("the supervisor is closed")
+        task = asyncio.create_task(self._tell(kind, right, label, end))
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return Watched(task)
+
+    async def _tell(
+        self,
+        kind: NotificationId,
+        right: Right | None,
+        label: object,
+        end: _Wait,
+    ) -> None:
+        try:
+            event: Event | Exception = Event(kind, right, label, await end())
+        except RightClosedError:
+            return
+        except Exception as error:
+            event = error
+        self._events.append(event)
+        self._line.wake()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event; the iteration ends when the supervisor is closed."""
+        event = await self._line.stand(self._take, None)
+        assert event is not None
+        return event
+
+    def _take(self) -> Event | None:
+        if self._closed:
+            raise StopAsyncIteration
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    async def aclose(self) -> None:
+        """Stop watching. Messages in events that nobody read are closed. Idempotent."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            if tasks:
+                await asyncio.wait(tasks)
+        while self._events:
+            event = self._events.popleft()
+            if isinstance(event, Event) and isinstance(event.value, Message):
+                event.value.close()
+        self._line.wake()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
 
-def _register(name: int, notify: ReceiveRight) -> None:
-    displaced = _request(name, notify.name, Disposition.MAKE_SEND_ONCE)
-    if displaced:
-        # Another waits: put its request back, and drop ours.
-        _ffi.deallocate(_request(name, displaced, Disposition.MOVE_SEND_ONCE))
-        raise UsageError("another task waits for the end of this port's senders already")
-
-
-def _request(name: int, notify: int, poly: Disposition) -> int:
-    return _ffi.request_notification(name, NotificationId.NO_SENDERS, 0, notify, poly)
-
-
-def _count_of(message: Message) -> int | None:
-    if not message.is_notification:
-        return None  # the notify port is nobody else's; believe the system only
-    if message.id == NotificationId.SEND_ONCE:
-        raise RightClosedError("the port whose senders were awaited is closed")
-    if message.id != NotificationId.NO_SENDERS:
-        return None
-    count: int = _wire.NOTIFICATION.unpack_from(message.body)[1]
-    return count
+async def _end_of_once(port: ReceiveRight) -> Message | None:
+    with contextlib.closing(port):
+        return await port.dropped()

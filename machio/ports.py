@@ -18,6 +18,8 @@ every right that was to move is back in its object.
 Each operation comes in three manners: a coroutine (waits in the event loop, without a thread),
 `_nowait` (raises at once), and `_blocking` (blocks the thread, not the interpreter). Timeouts are
 seconds; None waits for ever.
+
+Rights are anyio's object streams: `async for message in port` ends when the port is closed.
 """
 
 from __future__ import annotations
@@ -26,14 +28,23 @@ import asyncio
 import math
 import time
 import weakref
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from . import _ffi, _loop, _requests, _wire
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+
+from . import _ffi, _loop, _notices, _requests, _wire
 from ._outgoing import Outgoing
 from ._right import Right
 from .codes import MigCode, ReceiveCode, SendCode, split
-from .errors import BadMessageError, UsageError, mach_error
-from .messages import ARRIVES_AS, Disposition, Message, PortRightType
+from .errors import (
+    BadMessageError,
+    RightClosedError,
+    SendTimedOut,
+    UsageError,
+    WouldBlock,
+    mach_error,
+)
+from .messages import ARRIVES_AS, Disposition, Message, NotificationId, PortRightType
 
 _MAX_MILLISECONDS = 0xFFFF_FFFF
 # A task that always finds a message would keep all others from running: see `_Receiver.receive`.
@@ -131,6 +142,10 @@ class _Receiver(Right):
         assert isinstance(found, Message)
         return found
 
+    async def aclose(self) -> None:
+        """Close, as anyio calls it; the same as `close`, and never waits."""
+        self.close()
+
     def _receive_blocking(self, timeout: float | None) -> Message:
         deadline = _Deadline(timeout)
         name = self.name
@@ -148,7 +163,7 @@ class _Receiver(Right):
             _ffi.return_buffer(buffer)
 
 
-class ReceiveRight(_Receiver):
+class ReceiveRight(_Receiver, ObjectReceiveStream[Message]):
     """The receive right of a port: there is one, and its holder gets the messages."""
 
     __slots__ = ()
@@ -179,6 +194,16 @@ class ReceiveRight(_Receiver):
         """
         return await self._receive(timeout)
 
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next message; the iteration ends when the right is closed or given away."""
+        try:
+            return await self._receive(None)
+        except RightClosedError:
+            raise StopAsyncIteration from None
+
     def receive_nowait(self) -> Message:
         """Return the next message, or raise ReceiveTimedOut at once if there is none."""
         message = self._attempt()
@@ -200,6 +225,30 @@ class ReceiveRight(_Receiver):
         """Make a send-once right, which the caller owns (mach_port_extract_right)."""
         return SendOnceRight(_ffi.extract_right(self.name, Disposition.MAKE_SEND_ONCE))
 
+    async def no_senders(self, timeout: float | None = None) -> int:
+        """Wait until no send right to the port is left, at once if there is none.
+
+        Returns the make-send count. Send-once rights do not count, messages in the queue do. One
+        task at a time may wait; cancelling leaves nothing behind. Raises UsageError if another
+        waits, RightClosedError if the port is closed meanwhile, ReceiveTimedOut. Mach:
+        MACH_NOTIFY_NO_SENDERS.
+        """
+        count = await _notices.wait_for_no_senders(self.name, lambda: self.closed, timeout)
+        if count is None:
+            raise mach_error(ReceiveCode.TIMED_OUT, "no_senders")
+        return count
+
+    async def dropped(self, timeout: float | None = None) -> Message | None:
+        """Wait until a send-once right to the port was dropped without being used: None.
+
+        If a message comes instead it is returned, and the caller owns the rights in it. Meant for a
+        port with one send-once right out. Raises as `receive`. Mach: MACH_NOTIFY_SEND_ONCE.
+        """
+        message = await self._receive(timeout)
+        if message.is_notification and message.id == NotificationId.SEND_ONCE:
+            return None
+        return message
+
     @property
     def status(self) -> PortStatus:
         """The port's state (mach_port_get_attributes, MACH_PORT_RECEIVE_STATUS)."""
@@ -218,7 +267,38 @@ class ReceiveRight(_Receiver):
         _ffi.mod_refs(name, PortRightType.RECEIVE, -1)
 
 
-class SendRight(Right):
+class _Sender(Right):
+    """What can be sent to: a send or a send-once right."""
+
+    __slots__ = ()
+
+    @property
+    def is_dead(self) -> bool:
+        """True if the port has died: the name is a dead name (mach_port_type)."""
+        return _ffi.is_dead(self.name)
+
+    async def died(self, timeout: float | None = None) -> None:
+        """Wait until the port has died; at once if it has.
+
+        The right stays the caller's, as a dead name. Cancelling leaves nothing behind. Raises
+        RightClosedError if it is closed or given away meanwhile, ReceiveTimedOut. Mach:
+        MACH_NOTIFY_DEAD_NAME, by way of SEND_POSSIBLE.
+        """
+        if not await _requests.wait_for_death(self.name, lambda: self.is_dead, timeout):
+            raise mach_error(ReceiveCode.TIMED_OUT, "died")
+
+    @classmethod
+    def _accepted_types(cls) -> int:
+        return super()._accepted_types() | _ffi.TYPE_DEAD_NAME
+
+    def _let_go(self, name: int) -> None:
+        _requests.touch(name)
+
+    def _destroy(self, name: int) -> None:
+        _ffi.deallocate(name)
+
+
+class SendRight(_Sender, ObjectSendStream[Message]):
     """A send right: one user reference of it. Several objects may share one name."""
 
     __slots__ = ()
@@ -251,8 +331,16 @@ class SendRight(Right):
             outgoing.give_back()
 
     def send_nowait(self, message: Message) -> None:
-        """Send, or raise SendTimedOut at once if the queue is full; otherwise as `send`."""
-        _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), 0)
+        """Send, or raise WouldBlock at once if the queue is full; otherwise as `send`.
+
+        It does not overtake those of this task who wait for room.
+        """
+        if _requests.is_awaited(self.name):
+            raise WouldBlock(SendCode.TIMED_OUT, "send_nowait")
+        try:
+            _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), 0)
+        except SendTimedOut as error:
+            raise WouldBlock(error.number, error.call) from None
 
     def send_blocking(self, message: Message, timeout: float | None = None) -> None:
         """Send, blocking the thread while the queue is full; otherwise as `send`."""
@@ -304,23 +392,27 @@ class SendRight(Right):
         _ffi.mod_refs(name, PortRightType.SEND, 1)
         return SendRight(name)
 
-    @property
-    def is_dead(self) -> bool:
-        """True if the port has died: the name is a dead name (mach_port_type)."""
-        return _ffi.is_dead(self.name)
+    async def send_possible(self, timeout: float | None = None) -> None:
+        """Wait until the port's queue has room, at once if it has.
 
-    @classmethod
-    def _accepted_types(cls) -> int:
-        return super()._accepted_types() | _ffi.TYPE_DEAD_NAME
+        Another sender may take the room first. Raises DeadDestinationError, SendTimedOut,
+        RightClosedError if the right is closed or given away meanwhile. Cancelling leaves nothing
+        behind. Mach: MACH_NOTIFY_SEND_POSSIBLE.
+        """
 
-    def _let_go(self, name: int) -> None:
-        _requests.touch(name)
+        def check() -> None:
+            if self.is_dead:
+                raise mach_error(SendCode.INVALID_DEST, "send_possible")
 
-    def _destroy(self, name: int) -> None:
-        _ffi.deallocate(name)
+        if not await _requests.wait_until_possible(self.name, check, timeout):
+            raise mach_error(SendCode.TIMED_OUT, "send_possible")
+
+    async def aclose(self) -> None:
+        """Close, as anyio calls it; the same as `close`, and never waits."""
+        self.close()
 
 
-class SendOnceRight(Right):
+class SendOnceRight(_Sender):
     """A right to send exactly one message; dropping it sends a send-once notification instead."""
 
     __slots__ = ()
@@ -335,24 +427,13 @@ class SendOnceRight(Right):
         """
         _send_blocking(Outgoing(message, self, Disposition.MOVE_SEND_ONCE), 0)
 
-    @property
-    def is_dead(self) -> bool:
-        """True if the port has died: the name is a dead name (mach_port_type)."""
-        return _ffi.is_dead(self.name)
 
-    @classmethod
-    def _accepted_types(cls) -> int:
-        return super()._accepted_types() | _ffi.TYPE_DEAD_NAME
+class PortSet(_Receiver, ObjectReceiveStream["tuple[ReceiveRight | None, Message]"]):
+    """A set of ports that are received from together. Members stay their owners' objects.
 
-    def _let_go(self, name: int) -> None:
-        _requests.touch(name)
-
-    def _destroy(self, name: int) -> None:
-        _ffi.deallocate(name)
-
-
-class PortSet(_Receiver):
-    """A set of ports that are received from together. Members stay their owners' objects."""
+    ``async for port, message in port_set`` takes from each member in turn, so that a busy one does
+    not keep the others waiting; members may come and go meanwhile.
+    """
 
     __slots__ = ("_members",)
 
@@ -388,6 +469,16 @@ class PortSet(_Receiver):
         The member is None for a port that was not put into the set by `add`.
         """
         return self._of_member(await self._receive(timeout))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[ReceiveRight | None, Message]:
+        """Return the next message and its member; the iteration ends when the set is closed."""
+        try:
+            return self._of_member(await self._receive(None))
+        except RightClosedError:
+            raise StopAsyncIteration from None
 
     def receive_nowait(self) -> tuple[ReceiveRight | None, Message]:
         """As `receive`, but raise ReceiveTimedOut at once if there is no message."""

@@ -1,7 +1,7 @@
 """Task ports: a right that stands for a process.
 
 A process sends its own task port with COPY_SEND or by moving what `task_self` returns; who receives
-it learns the pid with `pid_for_task` and the end of the process with `notifications.dead_name`.
+it learns the pid with `pid_for_task` and the end of the process with `SendRight.died`.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Flood:
                 with await home.receive(LIMIT) as released:
                     assert released.is_notification
                     assert released.id == machio.NotificationId.SEND_ONCE
-            await machio.no_senders(home, LIMIT)
+            await home.no_senders(LIMIT)
             if ends:
                 stage.tell("client", "attacked")
             assert await stage.hear("client") == "in"

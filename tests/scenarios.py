@@ -258,7 +258,7 @@ async def use(right: SendRight | SendOnceRight, number: int) -> None:
 async def expect_dead(right: SendRight) -> None:
     """Wait until the receive right of a port has been destroyed, and close the send right."""
     with right:
-        await machio.dead_name(right, LIMIT)
+        await right.died(LIMIT)
 
 
 # --- every kind of right -------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class ReceiveRightMoves(Scenario):
             for number in range(3):
                 assert (await port.receive(LIMIT)).id == number
                 stage.tell("client")
-            assert await machio.no_senders(port, LIMIT) == 0  # a move resets the make-send count
+            assert await port.no_senders(LIMIT) == 0  # a move resets the make-send count
 
     async def client(stage):
         with ReceiveRight.allocate() as port, port.make_send() as send:
@@ -331,7 +331,7 @@ class SendRightCopied(Scenario):
                 await stage.check_in(send, Disposition.COPY_SEND)
                 assert not send.closed
             assert (await port.receive(LIMIT)).id == 5
-            await machio.no_senders(port, LIMIT)
+            await port.no_senders(LIMIT)
 
 
 class SendRightMade(Scenario):
@@ -345,7 +345,7 @@ class SendRightMade(Scenario):
         with ReceiveRight.allocate() as port:
             await stage.check_in(port, Disposition.MAKE_SEND)
             assert (await port.receive(LIMIT)).id == 5
-            await machio.no_senders(port, LIMIT)
+            await port.no_senders(LIMIT)
 
 
 @variants(
@@ -387,7 +387,7 @@ class TaskPort(Scenario):
                 with pytest.raises(machio.KernError):
                     machio.pid_for_task(task)
             stage.tell("client")
-            await machio.dead_name(task, LIMIT)
+            await task.died(LIMIT)
 
     async def client(stage):
         await stage.check_in(machio.task_self(), Disposition.MOVE_SEND)
@@ -511,7 +511,7 @@ class WrongThenRightToken(Scenario):
                     await send.send(Message(number), LIMIT)
                     await check_in_with(data, port, MOVE_RECEIVE)
                     if number == 1:
-                        await machio.dead_name(send, LIMIT)
+                        await send.died(LIMIT)
 
 
 @variants(
@@ -536,7 +536,7 @@ class WrongKind:
                 await expect_dead(send)
             elif choice[1] == SEND:
                 await stage.check_in(port.make_send(), Disposition.MOVE_SEND)
-                await machio.no_senders(port, LIMIT)
+                await port.no_senders(LIMIT)
             else:
                 await stage.check_in(port.make_send_once(), Disposition.MOVE_SEND_ONCE)
                 with await port.receive(LIMIT) as message:
@@ -738,7 +738,7 @@ class ClientKilledAfterCheckIn(Scenario):
         with await stage.serve(RECEIVE) as port:
             assert await stage.hear("client") == ""
             assert (await port.receive(LIMIT)).id == 1
-            await machio.no_senders(port, LIMIT)
+            await port.no_senders(LIMIT)
 
     async def client(stage):
         with ReceiveRight.allocate() as port, port.make_send() as send:
@@ -965,7 +965,7 @@ class ServerCancelled:
             if step in (_cancel_when_come, _cancel_when_woken):
                 await stage.hear("server")  # it has found its queue empty, and waits
                 await stage.check_in(port, MOVE_RECEIVE)
-                await machio.dead_name(send, LIMIT)
+                await send.died(LIMIT)
                 return
             await stage.hear("server")
             error = machio.ProtocolError if step is _cancel_while_full else machio.ServerGoneError

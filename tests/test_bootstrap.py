@@ -122,4 +122,4 @@ async def test_a_right_that_comes_too_late_is_released(name, monkeypatch, moment
     allowed.set()
     await asyncio.to_thread(fetched.wait, 10)
     with probes[0] as probe:
-        await machio.dead_name(probe, 10)
+        await probe.died(10)

@@ -139,7 +139,7 @@ async def test_an_answer_that_comes_as_the_call_is_cancelled_is_destroyed(port, 
         task.cancel()  # the answer is in the queue, and the task has not run since
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await machio.no_senders(cargo, 10) == 1
+        assert await cargo.no_senders(10) == 1
     await warm_up(port, send)
     assert len(rights_held()) == before
 

@@ -17,8 +17,6 @@ from machio import (
     _ffi,
     _loop,
     _requests,
-    dead_name,
-    no_senders,
 )
 
 SEND = PortRightType.SEND
@@ -326,15 +324,15 @@ class TestSending:
 
 class TestNotifications:
     async def test_the_death_of_a_port(self, port, send):
-        task = await start(dead_name(send))
+        task = await start(send.died())
         assert not task.done()
         port.close()
         await asyncio.wait_for(task, 10)
         assert _ffi.get_refs(send.name, DEAD) == 1
-        await dead_name(send)
+        await send.died()
 
     async def test_many_wait_for_one_death(self, port, send):
-        tasks = [await start(dead_name(send)) for _ in range(3)]
+        tasks = [await start(send.died()) for _ in range(3)]
         tasks[0].cancel()
         await settle()
         port.close()
@@ -343,8 +341,8 @@ class TestNotifications:
 
     async def test_the_wait_for_death_ends_in_time_and_leaves_nothing(self, port, send):
         with pytest.raises(machio.ReceiveTimedOut):
-            await dead_name(send, 0.01)
-        task = await start(dead_name(send))
+            await send.died(0.01)
+        task = await start(send.died())
         task.cancel()
         await asyncio.wait([task])
         assert not _ffi.port_type(send.name) & 0x80000000, "no request is left on the name"
@@ -352,14 +350,14 @@ class TestNotifications:
 
     async def test_closing_the_right_ends_the_wait(self, port, send):
         other = send.copy()
-        task = await start(dead_name(other))
+        task = await start(other.died())
         other.close()
         with pytest.raises(machio.RightClosedError):
             await asyncio.wait_for(task, 10)
 
     async def test_death_and_room_share_one_request(self, port, send):
         fill(send, port)
-        death = await start(dead_name(send))
+        death = await start(send.died())
         room = await start(send.send(Message(9)))
         await port.receive()
         await asyncio.wait_for(room, 10)
@@ -370,37 +368,37 @@ class TestNotifications:
         assert _ffi.get_refs(send.name, DEAD) == 1
 
     async def test_no_senders(self, port):
-        assert await no_senders(port, 10) == 0
+        assert await port.no_senders(10) == 0
         with port.make_send() as one, one.copy():
-            task = await start(no_senders(port))
+            task = await start(port.no_senders())
         assert await asyncio.wait_for(task, 10) == 1
 
     async def test_no_senders_while_messages_are_queued(self, port):
         with port.make_send() as one:
             one.send_nowait(Message(1))
-        task = await start(no_senders(port))
+        task = await start(port.no_senders())
         assert not task.done()
         await port.receive()
         await asyncio.wait_for(task, 10)
 
     async def test_only_one_waits_for_no_senders(self, port, send):
-        task = await start(no_senders(port))
+        task = await start(port.no_senders())
         with pytest.raises(machio.UsageError):
-            await no_senders(port)
+            await port.no_senders()
         send.close()
         assert await asyncio.wait_for(task, 10) == 1
 
     async def test_giving_up_on_no_senders_leaves_nothing(self, port, send):
         with pytest.raises(machio.ReceiveTimedOut):
-            await no_senders(port, 0.01)
-        task = await start(no_senders(port))
+            await port.no_senders(0.01)
+        task = await start(port.no_senders())
         assert port.status.has_no_senders_request
         task.cancel()
         await asyncio.wait([task])
         assert not port.status.has_no_senders_request
 
     async def test_closing_the_port_ends_the_wait_for_its_senders(self, port, send):
-        task = await start(no_senders(port))
+        task = await start(port.no_senders())
         port.close()
         with pytest.raises(machio.RightClosedError):
             await asyncio.wait_for(task, 10)

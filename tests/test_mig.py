@@ -396,4 +396,4 @@ class TestOverTheWire:
             with pytest.raises(machio.RoutineError) as caught:
                 await getattr(client, name)(port)
             assert caught.value.code == code
-            assert await machio.no_senders(port, 10) == 1
+            assert await port.no_senders(10) == 1

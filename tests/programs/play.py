@@ -250,7 +250,7 @@ async def count(
 async def warm_up() -> None:
     """Open what stays open for the life of a process, or of a thread that calls Mach."""
     with machio.bootstrap.port() as foreign, contextlib.suppress(machio.ReceiveTimedOut):
-        await machio.dead_name(foreign, 0.001)
+        await foreign.died(0.001)
     # The workers that will ask the bootstrap server, all at once so that each is another.
     together = threading.Barrier(WORKERS)
     async with anyio.create_task_group() as group:
@@ -272,7 +272,7 @@ async def warm_up() -> None:
             for number in range(full + 1):
                 assert (await port.receive()).id == number
             await waiting
-            dead = asyncio.create_task(machio.dead_name(send))
+            dead = asyncio.create_task(send.died())
             await asyncio.sleep(0)
             port.close()
             await dead

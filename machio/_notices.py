@@ -1,0 +1,91 @@
+"""A notify port of its own for one wait: what the system's notification does not tell by itself.
+
+A no-senders notification has no name in it, only a count; the port that it arrives at says whose
+senders are gone. So each wait makes such a port, and closes it whatever the outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from . import _ffi, _loop, _wire
+from .codes import ReceiveCode
+from .errors import MachError, RightClosedError, UsageError, mach_error
+from .messages import Disposition, NotificationId, PortRightType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def wait_for_no_senders(
+    name: int, is_closed: Callable[[], bool], timeout: float | None
+) -> int | None:
+    """Wait until the port `name` has no send right; returns the make-send count.
+
+    None: the timeout (seconds) has passed. Raises UsageError if another waits, RightClosedError if
+    the port goes away, MachError. The request is taken back at the end unless `is_closed` says
+    that `name` is not the port's any more. Mach: MACH_NOTIFY_NO_SENDERS.
+    """
+    notify = _ffi.allocate(PortRightType.RECEIVE)
+    try:
+        with contextlib.closing(_loop.current().watch_port(notify)) as watch:
+            _register(name, notify)
+            try:
+                found = await watch.line.stand(lambda: _next_count(notify), timeout)
+            finally:
+                # If it has fired there is nothing to cancel; if the port is gone, no name.
+                if not is_closed():
+                    with contextlib.suppress(MachError):
+                        _ffi.deallocate(_request(name, _wire.NAME_NULL, Disposition.MAKE_SEND_ONCE))
+    finally:
+        _ffi.mod_refs(notify, PortRightType.RECEIVE, -1)
+    assert found is None or isinstance(found, int)
+    return found
+
+
+def _register(name: int, notify: int) -> None:
+    displaced = _request(name, notify, Disposition.MAKE_SEND_ONCE)
+    if displaced:
+        # Another waits: put its request back, and drop ours.
+        _ffi.deallocate(_request(name, displaced, Disposition.MOVE_SEND_ONCE))
+        raise UsageError("another task waits for the end of this port's senders already")
+
+
+def _request(name: int, notify: int, poly: Disposition) -> int:
+    return _ffi.request_notification(name, NotificationId.NO_SENDERS, 0, notify, poly)
+
+
+def _next_count(notify: int) -> int | None:
+    """Take messages off the notify port until one is the system's word on the senders."""
+    buffer = _ffi.take_buffer()
+    try:
+        # Without MACH_RCV_LARGE: what is too large for a notification is destroyed unread.
+        while (code := _ffi.receive(buffer, notify, _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT)) != (
+            ReceiveCode.TIMED_OUT
+        ):
+            if code == 0:
+                count = _count_of(buffer)
+                if count is not None:
+                    return count
+            elif code != ReceiveCode.TOO_LARGE:
+                raise mach_error(code, "mach_msg")
+        return None
+    finally:
+        _ffi.return_buffer(buffer)
+
+
+def _count_of(buffer: _ffi.Buffer) -> int | None:
+    try:
+        incoming = _wire.unpack(buffer.view)
+    except _wire.Malformed:
+        incoming = None
+    if incoming is None or not _wire.is_from_kernel(incoming.trailer):
+        _ffi.destroy(buffer)  # the notify port is nobody else's; believe the system only
+        return None
+    if incoming.id == NotificationId.SEND_ONCE:
+        raise RightClosedError("the port whose senders were awaited is closed")
+    if incoming.id != NotificationId.NO_SENDERS:
+        return None
+    count: int = _wire.NOTIFICATION.unpack_from(incoming.body)[1]
+    return count
