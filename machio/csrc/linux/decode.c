@@ -12,16 +12,12 @@
  */
 #include "wire.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define QLIMIT_MAX 1024u /* MACH_PORT_QLIMIT_MAX */
 
-enum role { NONE, SEND_TX, SEND_CR, ONCE_TX, PORT_RX, PORT_CW, ONCE_RX, BODY };
+enum role { NONE, SEND_TX, SEND_CR, ONCE_TX, PORT_RX, PORT_CW, ONCE_RX, FILE_OF_BYTES };
 
 struct slot {
     enum role role;
@@ -36,6 +32,7 @@ struct decoder {
     struct mio_wire_head head;
     const uint8_t *rights, *receives, *body;
     size_t body_size;
+    int memfd, heap;    /* the body, the out-of-line memory; or -1 */
     unsigned nreceives; /* seen so far */
     struct slot slots[MIO_WIRE_FDS];
 };
@@ -167,6 +164,14 @@ static bool check_right(struct decoder *decoder, const struct mio_wire_right *re
     }
 }
 
+/* The last descriptor that has no role yet is a file of bytes. */
+static bool claim_last(struct decoder *decoder, unsigned *end, int *ret_fd) {
+    if (*end == 0 || !claim(decoder, (uint16_t)(*end - 1), FILE_OF_BYTES))
+        return false;
+    *ret_fd = decoder->input->fds[--*end];
+    return true;
+}
+
 /* The header, and that all parts lie within the frame. */
 static bool check_head(struct decoder *decoder) {
     const struct mio_wire_input *input = decoder->input;
@@ -188,10 +193,13 @@ static bool check_head(struct decoder *decoder) {
     decoder->body = decoder->receives + receives;
     decoder->body_size = head->size - sizeof(mach_msg_header_t);
     size_t rest = input->length - sizeof *head - rights - receives;
+    unsigned end = input->nfds;
+    decoder->memfd = decoder->heap = -1;
+    if (head->flags & MIO_HEAD_HEAP && !claim_last(decoder, &end, &decoder->heap))
+        return false;
     if (!(head->flags & MIO_HEAD_MEMFD))
         return rest == decoder->body_size;
-    return rest == 0 && decoder->body_size > 0 && input->nfds > 0 &&
-           claim(decoder, (uint16_t)(input->nfds - 1), BODY);
+    return rest == 0 && decoder->body_size > 0 && claim_last(decoder, &end, &decoder->memfd);
 }
 
 static bool check(struct decoder *decoder) {
@@ -210,54 +218,78 @@ static bool check(struct decoder *decoder) {
 
 /* ---- the body ---------------------------------------------------------------------------- */
 
-static bool read_memfd(int fd, uint8_t *body, size_t size) {
-    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
-    struct stat stat;
-    int have = fcntl(fd, F_GET_SEALS);
-    if (have < 0 || (have & seals) != seals || fstat(fd, &stat) != 0 || stat.st_size != (off_t)size)
-        return false;
-    for (size_t done = 0; done < size;) {
-        ssize_t n = pread(fd, body + done, size - done, (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (size_t)n;
+/* An array's elements are what its descriptor says, or nothing. */
+static bool check_array(const struct decoder *decoder, unsigned first,
+                        const mach_msg_ool_ports_descriptor_t *array) {
+    for (unsigned i = first; i < first + array->count; i++) {
+        switch (right_at(decoder, i).kind) {
+        case MIO_RIGHT_SEND:
+            if (array->disposition != MACH_MSG_TYPE_PORT_SEND)
+                return false;
+            break;
+        case MIO_RIGHT_ONCE:
+            if (array->disposition != MACH_MSG_TYPE_PORT_SEND_ONCE)
+                return false;
+            break;
+        case MIO_RIGHT_RECEIVE:
+            if (array->disposition != MACH_MSG_TYPE_PORT_RECEIVE)
+                return false;
+            break;
+        default:
+            break;
+        }
     }
     return true;
 }
 
-/* A complex body begins with as many port descriptors as there are rights; no name is in them. */
-static bool check_descriptors(const struct decoder *decoder, uint8_t *body) {
-    unsigned nrights = decoder->head.nrights - 1u;
-    mach_msg_port_descriptor_t descriptor;
-    mach_msg_body_t count;
-    if (!(decoder->head.flags & MIO_HEAD_COMPLEX))
-        return nrights == 0;
-    if (decoder->body_size < sizeof count ||
-        (decoder->body_size - sizeof count) / sizeof descriptor < nrights)
-        return false;
-    memcpy(&count, body, sizeof count);
-    if (count.msgh_descriptor_count != nrights)
-        return false;
-    for (unsigned i = 0; i < nrights; i++) {
-        uint8_t *at = body + sizeof count + i * sizeof descriptor;
-        memcpy(&descriptor, at, sizeof descriptor);
-        if (descriptor.type != MACH_MSG_PORT_DESCRIPTOR)
-            return false;
-        descriptor.name = MACH_PORT_NULL;
-        memcpy(at, &descriptor, sizeof descriptor);
+/* Each descriptor has the rights that it should have. */
+static bool check_kinds(const struct decoder *decoder, uint8_t *body) {
+    unsigned right = 1, kind; /* number 0 is the reply right */
+    mach_msg_descriptor_t *descriptor = mio_descriptor_first(body);
+    for (unsigned i = mio_descriptor_count(body); i > 0; i--) {
+        switch (descriptor->type.type) {
+        case MACH_MSG_PORT_DESCRIPTOR:
+            right++;
+            break;
+        case MACH_MSG_GUARDED_PORT_DESCRIPTOR:
+            kind = right_at(decoder, right++).kind;
+            if (kind == MIO_RIGHT_SEND || kind == MIO_RIGHT_ONCE)
+                return false;
+            break;
+        case MACH_MSG_OOL_PORTS_DESCRIPTOR:
+            if (!check_array(decoder, right, &descriptor->ool_ports))
+                return false;
+            right += descriptor->ool_ports.count;
+            break;
+        default:
+            break;
+        }
+        descriptor = mio_descriptor_next(descriptor);
     }
     return true;
+}
+
+/* What the descriptors say agrees with what the frame holds; no name, no address is in them. */
+static bool check_descriptors(const struct decoder *decoder, uint8_t *body) {
+    struct mio_layout layout = {0};
+    if (decoder->head.flags & MIO_HEAD_COMPLEX &&
+        mio_layout_of(body, decoder->body_size, &layout) != MACH_MSG_SUCCESS)
+        return false;
+    if (layout.rights != decoder->head.nrights - 1u || (layout.heap > 0) != (decoder->heap >= 0) ||
+        (layout.heap > 0 && !mio_memfd_is_sealed(decoder->heap, layout.heap)))
+        return false;
+    if (!(decoder->head.flags & MIO_HEAD_COMPLEX))
+        return true;
+    mio_descriptors_blank(body);
+    return check_kinds(decoder, body);
 }
 
 static bool read_body(const struct decoder *decoder, uint8_t *body) {
-    if (decoder->head.flags & MIO_HEAD_MEMFD) {
-        if (!read_memfd(decoder->input->fds[decoder->input->nfds - 1], body, decoder->body_size))
-            return false;
-    } else {
+    if (decoder->memfd < 0)
         memcpy(body, decoder->body, decoder->body_size);
-    }
+    else if (!mio_memfd_is_sealed(decoder->memfd, decoder->body_size) ||
+             !mio_memfd_read(decoder->memfd, body, decoder->body_size, 0))
+        return false;
     return check_descriptors(decoder, body);
 }
 
@@ -474,6 +506,8 @@ static struct mio_kmsg *build(struct decoder *decoder) {
         mio_kmsg_free(kmsg);
         return NULL;
     }
+    if (decoder->heap >= 0)
+        kmsg->heap = adopt(decoder, (uint16_t)(decoder->input->nfds - 1));
     if (!import_rights(decoder, kmsg)) { /* its messages may be read now: the frame is gone */
         mio_kmsg_destroy(kmsg);
         return NULL;

@@ -17,16 +17,8 @@
  */
 #include "wire.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8u
-#endif
 
 #define FLUSH_DEPTH 64 /* receive rights in messages queued on a port that moves, and so on */
 
@@ -176,40 +168,13 @@ static bool put_right(struct encoder *encoder, struct mio_right *right,
 
 /* A file of exactly these bytes that nobody can change any more; -1: none to be had. */
 static int seal_body(const uint8_t *body, size_t size) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)
-        return -1; /* writing would raise SIGXFSZ */
-    int fd = memfd_create("mach_msg", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL)
-        fd = memfd_create("mach_msg", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -1;
-    for (size_t done = 0; done < size;) {
-        ssize_t n = write(fd, body + done, size - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            close(fd);
-            return -1;
-        }
-        done += (size_t)n;
-    }
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+    int fd = mio_memfd_new();
+    if (fd >= 0 &&
+        (mio_memfd_write(fd, body, size, 0) != KERN_SUCCESS || !mio_memfd_seal(fd, size))) {
         close(fd);
         return -1;
     }
     return fd;
-}
-
-/* Names mean nothing to another task. */
-static void blank_names(struct mio_kmsg *kmsg, size_t size) {
-    size_t offset = sizeof(mach_msg_body_t);
-    for (unsigned i = 0; kmsg->complex && i < kmsg->nrights; i++) {
-        if (offset + sizeof(mach_msg_port_descriptor_t) > size)
-            return;
-        memset(kmsg->body + offset, 0, sizeof(mach_port_t));
-        offset += sizeof(mach_msg_port_descriptor_t);
-    }
 }
 
 /* ---- before and after -------------------------------------------------------------------- */
@@ -303,6 +268,7 @@ static size_t prepare(struct encoder *encoder, uint8_t *frame, unsigned flags) {
         .nrights = (uint16_t)right_count(kmsg),
     };
     size_t length = sizeof head;
+    uint16_t index;
     if (right_count(kmsg) > MIO_WIRE_RIGHTS)
         return 0;
     for (unsigned i = 0; i < right_count(kmsg); i++) {
@@ -312,18 +278,23 @@ static size_t prepare(struct encoder *encoder, uint8_t *frame, unsigned flags) {
         memcpy(frame + length, &record, sizeof record);
         length += sizeof record;
     }
+    if (kmsg->complex)
+        mio_descriptors_blank(kmsg->body);
     memcpy(frame + length, encoder->receives, encoder->nreceives * sizeof(struct mio_wire_receive));
     length += encoder->nreceives * sizeof(struct mio_wire_receive);
-    blank_names(kmsg, body);
     if (length + body <= MIO_WIRE_INLINE || body == 0) {
         memcpy(frame + length, kmsg->body, body);
         length += body;
     } else {
-        uint16_t index;
         encoder->memfd = seal_body(kmsg->body, body);
         if (encoder->memfd < 0 || !carry(encoder, encoder->memfd, &index))
             return 0;
         head.flags |= MIO_HEAD_MEMFD;
+    }
+    if (kmsg->heap >= 0) {
+        if (!carry(encoder, kmsg->heap, &index))
+            return 0;
+        head.flags |= MIO_HEAD_HEAP;
     }
     head.nreceives = (uint16_t)encoder->nreceives;
     head.nfds = (uint16_t)encoder->nfds;

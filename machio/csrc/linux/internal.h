@@ -17,6 +17,8 @@
  *   attr.c     mach_port_get/set_attributes, contexts, guards
  *   send.c     mach_msg, sending half     receive.c  receiving half     trailer.c  who sent it
  *   queue.c    a port's messages, from wherever they come     kmsg.c  messages
+ *   descriptor.c  the bytes of a body's descriptors    body.c  what they stand for: memory, rights
+ *   memfd.c    files of bytes that nobody can change any more
  *   identity.c what a descriptor is that a peer sent
  *   wire.c     frames in and out of sockets (docs/linux-wire.md)
  *   encode.c   a message becomes a frame     decode.c  a frame becomes a message
@@ -238,10 +240,11 @@ struct mio_kmsg {
     struct mio_right dest; /* SEND or ONCE; off the wire: kind NULL, disposition 17 or 18 */
     struct mio_right reply;
     unsigned nrights;
-    struct mio_right *rights; /* one per port descriptor, in order */
-    mach_msg_size_t size;     /* msgh_size */
-    uint8_t *body;            /* size - 24 bytes; descriptors with their names blanked */
-    bool foreign_bootstrap;   /* carries another task's view of a bootstrap port */
+    struct mio_right *rights; /* of all descriptors, in order; each element of an array is one */
+    int heap;               /* a sealed file of the out-of-line memory, in order, by pages; or -1 */
+    mach_msg_size_t size;   /* msgh_size */
+    uint8_t *body;          /* size - 24 bytes; what its descriptors name, rights and heap have */
+    bool foreign_bootstrap; /* carries another task's view of a bootstrap port */
 };
 
 /* ---- the name table ---------------------------------------------------------------------- */
@@ -408,6 +411,8 @@ kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t dispo
 kern_return_t mio_right_copyout(struct mio_right *right, mach_port_name_t *ret_name);
 /* The same under a chosen name: mach_port_insert_right's second half. Consumes the right. */
 kern_return_t mio_right_copyout_as(struct mio_right *right, mach_port_name_t name);
+/* The disposition that a receiver sees; 0: it is none. */
+mach_msg_type_name_t mio_received_as(mach_msg_type_name_t disposition);
 /* Drops a right with the usual effects; the struct becomes MIO_RIGHT_NULL. */
 void mio_right_destroy(struct mio_right *right);
 /* Drops `urefs` send references under the name. All effects: no-senders, PORT_DELETED. */
@@ -537,7 +542,7 @@ void mio_set_remove(struct mio_member *member);
 /* ---- kmsg.c -------------------------------------------------------------------------------- */
 
 struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights); /* NULL: no memory */
-void mio_kmsg_free(struct mio_kmsg *kmsg);                             /* memory only */
+void mio_kmsg_free(struct mio_kmsg *kmsg);    /* memory, also what is out of line; no rights */
 void mio_kmsg_destroy(struct mio_kmsg *kmsg); /* with every right in it, in Mach's order */
 uint64_t mio_now(void);
 #define MIO_NOW UINT64_C(0) /* as the time of something: it happens now */
@@ -581,6 +586,69 @@ unsigned mio_port_waiting_onces(struct mio_port *port);
  * `before` are the caller's to fill in. Valid until the next call; NULL: no memory.
  */
 struct pollfd *mio_port_fds(struct mio_port *port, size_t before, size_t *ret_n);
+
+/* ---- memfd.c -------------------------------------------------------------------------------- */
+
+/* Unlocked, all of them. A new file; -1, errno kept. */
+int mio_memfd_new(void);
+/* KERN_INVALID_ADDRESS: the memory cannot be read. KERN_RESOURCE_SHORTAGE. */
+kern_return_t mio_memfd_write(int fd, const void *from, size_t size, uint64_t at);
+bool mio_memfd_read(int fd, void *to, size_t size, uint64_t at);
+/* From now on the file has that size and its bytes are what they are. */
+bool mio_memfd_seal(int fd, uint64_t size);
+/* Whether a peer's file is such a one, of exactly that size, and can be read. */
+bool mio_memfd_is_sealed(int fd, uint64_t size);
+
+/* ---- descriptor.c --------------------------------------------------------------------------- */
+
+struct mio_layout {
+    unsigned descriptors;
+    unsigned rights; /* that they carry, elements of arrays too */
+    unsigned arrays; /* those elements alone */
+    uint64_t heap;   /* bytes of out-of-line memory, each piece rounded up to pages */
+};
+
+/* Unlocked, all of them. What a complex body of that size, header excluded, says that it holds. */
+mach_msg_return_t mio_layout_of(const void *body, size_t size, struct mio_layout *ret);
+/* Of a body that was checked. */
+unsigned mio_descriptor_count(const void *body);
+mach_msg_descriptor_t *mio_descriptor_first(void *body);
+mach_msg_descriptor_t *mio_descriptor_next(mach_msg_descriptor_t *descriptor);
+size_t mio_descriptor_size(const mach_msg_descriptor_t *descriptor); /* 0: an unknown type */
+/* Names, addresses and guards mean nothing to another task. */
+void mio_descriptors_blank(void *body);
+
+/* ---- body.c --------------------------------------------------------------------------------- */
+
+/* What was read of a program's memory for a message that is yet to be made. */
+struct mio_gathered {
+    int heap;                /* see mio_kmsg; -1: none */
+    mach_port_name_t *names; /* the elements of all arrays */
+    unsigned failed;         /* the descriptor whose memory could not be read; or past the last */
+    kern_return_t why;
+};
+
+/* Unlocked. Reads all out-of-line memory; false: no memory for the names. */
+bool mio_gather(void *body, const struct mio_layout *layout, struct mio_gathered *ret);
+void mio_gathered_free(struct mio_gathered *gathered);
+/*
+ * Fills a message from a program's body: phase B of a send. Ownership: the rights that the
+ * message holds then, and the heap, are its own, on failure too.
+ */
+mach_msg_return_t mio_body_take(const void *body, struct mio_gathered *gathered,
+                                struct mio_kmsg *kmsg);
+enum mio_giving {
+    MIO_GIVE,          /* to a receiver */
+    MIO_GIVE_GUARDED,  /* to one with MACH_RCV_GUARDED_DESC */
+    MIO_GIVE_RETURNED, /* back to the sender */
+};
+/*
+ * Writes the body behind a header. Returns MACH_MSG_*_SPACE and _KERNEL bits for what failed and is
+ * NULL. Ownership: rights and memory are the program's; the message holds no right any more.
+ */
+mach_msg_return_t mio_body_give(struct mio_kmsg *kmsg, mach_msg_header_t *msg, enum mio_giving how);
+/* A right's name, or such bits. Ownership: consumes the right, on failure too. */
+mach_msg_return_t mio_right_give(struct mio_right *right, mach_port_name_t *ret_name);
 
 /* ---- send.c / receive.c -------------------------------------------------------------------- */
 

@@ -2,12 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Messages inside the task: memory, and destruction with everything they carry. Guarded by
- * mio_task.lock where rights are touched; owns no descriptors but through its rights.
+ * mio_task.lock where rights are touched; owns
+ * descriptors through its rights, and the file of its out-of-line memory.
  */
 #include "internal.h"
 
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t mio_now(void) {
     struct timespec now;
@@ -25,6 +27,7 @@ struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights) {
     *kmsg = (struct mio_kmsg){
         .size = size,
         .nrights = nrights,
+        .heap = -1,
         .rights = (struct mio_right *)(void *)((char *)kmsg + rights),
         .body = (uint8_t *)kmsg + body,
     };
@@ -34,6 +37,8 @@ struct mio_kmsg *mio_kmsg_new(mach_msg_size_t size, unsigned nrights) {
 }
 
 void mio_kmsg_free(struct mio_kmsg *kmsg) {
+    if (kmsg->heap >= 0)
+        close(kmsg->heap);
     free(kmsg);
 }
 

@@ -45,24 +45,13 @@ static void release_dest(struct mio_kmsg *kmsg) {
     kmsg->dest.kind = MIO_RIGHT_NULL;
 }
 
-static mach_msg_return_t copyout(struct mio_right *right, mach_port_name_t *ret_name) {
-    kern_return_t kr = mio_right_copyout(right, ret_name);
-    if (kr == KERN_SUCCESS)
-        return 0;
-    mio_right_destroy(right);
-    *ret_name = MACH_PORT_NULL;
-    return kr == KERN_NO_SPACE ? MACH_MSG_IPC_SPACE : MACH_MSG_IPC_KERNEL;
-}
-
 /* Ownership: consumes the message; its rights get names. */
 static mach_msg_return_t write_message(mach_msg_header_t *msg, mach_msg_option_t option,
                                        struct mio_port *port, struct mio_kmsg *kmsg) {
-    mach_msg_return_t trouble = 0;
     mach_port_seqno_t seqno = port->seqno - 1;
     mach_port_context_t context = port->strict ? 0 : port->context;
     mach_port_name_t reply;
 
-    memcpy(msg + 1, kmsg->body, kmsg->size - HEADER_SIZE);
     mio_trailer_write((uint8_t *)msg + kmsg->size, trailer_size(option), seqno, &kmsg->sender,
                       context);
     msg->msgh_bits = MACH_MSGH_BITS_SET(kmsg->reply.disposition, kmsg->dest.disposition, 0,
@@ -71,16 +60,11 @@ static mach_msg_return_t write_message(mach_msg_header_t *msg, mach_msg_option_t
     msg->msgh_local_port = port->name;
     msg->msgh_voucher_port = kmsg->voucher;
     msg->msgh_id = kmsg->id;
-    mach_msg_return_t header_trouble = copyout(&kmsg->reply, &reply);
+    mach_msg_return_t header_trouble = mio_right_give(&kmsg->reply, &reply);
     msg->msgh_remote_port = reply;
 
-    mach_msg_port_descriptor_t *descriptor = (void *)((mach_msg_base_t *)(void *)msg + 1);
-    for (unsigned i = 0; i < kmsg->nrights; i++) {
-        mach_port_name_t name;
-        descriptor[i].disposition = (uint8_t)kmsg->rights[i].disposition;
-        trouble |= copyout(&kmsg->rights[i], &name);
-        descriptor[i].name = name;
-    }
+    mach_msg_return_t trouble =
+        mio_body_give(kmsg, msg, option & MACH_RCV_GUARDED_DESC ? MIO_GIVE_GUARDED : MIO_GIVE);
     release_dest(kmsg);
     mio_kmsg_free(kmsg);
     if (header_trouble != 0)

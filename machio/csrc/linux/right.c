@@ -95,8 +95,7 @@ void mio_entry_take_receive(mach_port_name_t name, struct mio_entry *entry) {
     }
 }
 
-/* What the receiver sees of a disposition. */
-static mach_msg_type_name_t received_as(mach_msg_type_name_t disposition) {
+mach_msg_type_name_t mio_received_as(mach_msg_type_name_t disposition) {
     switch (disposition) {
     case MACH_MSG_TYPE_MOVE_RECEIVE:
         return MACH_MSG_TYPE_PORT_RECEIVE;
@@ -139,7 +138,7 @@ static kern_return_t copyin_dead(mach_port_name_t name, struct mio_entry *entry,
 
 kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t disposition,
                                struct mio_right *ret) {
-    *ret = (struct mio_right){.kind = MIO_RIGHT_NULL, .disposition = received_as(disposition)};
+    *ret = (struct mio_right){.kind = MIO_RIGHT_NULL, .disposition = mio_received_as(disposition)};
     if (!MACH_PORT_VALID(name)) {
         ret->kind = name == MACH_PORT_DEAD ? MIO_RIGHT_DEAD : MIO_RIGHT_NULL;
         return KERN_SUCCESS;

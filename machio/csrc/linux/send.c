@@ -19,30 +19,16 @@
 #include <sys/ioctl.h>
 
 #define HEADER_SIZE ((mach_msg_size_t)sizeof(mach_msg_header_t))
-#define BASE_SIZE ((mach_msg_size_t)sizeof(mach_msg_base_t))
-#define DESC_SIZE ((mach_msg_size_t)sizeof(mach_msg_port_descriptor_t))
 #define SIZE_MAX_INLINE 50331580u /* 3/4 of 64 MiB, less the largest trailer */
 #define NUDGE_MS 1000
 
 /* ---- phase A --------------------------------------------------------------------------------- */
 
 static mach_msg_return_t check_body(const mach_msg_header_t *msg, mach_msg_size_t size,
-                                    unsigned *ret_count) {
-    const mach_msg_base_t *base = (const mach_msg_base_t *)(const void *)msg;
-    *ret_count = 0;
-    if (!(msg->msgh_bits & MACH_MSGH_BITS_COMPLEX))
-        return MACH_MSG_SUCCESS;
-    if (size < BASE_SIZE)
-        return MACH_SEND_MSG_TOO_SMALL;
-    unsigned count = base->body.msgh_descriptor_count;
-    if (count > (size - BASE_SIZE) / DESC_SIZE)
-        return MACH_SEND_MSG_TOO_SMALL;
-    const mach_msg_port_descriptor_t *descriptor = (const void *)(base + 1);
-    for (unsigned i = 0; i < count; i++)
-        if (descriptor[i].type != MACH_MSG_PORT_DESCRIPTOR)
-            return MACH_SEND_INVALID_TYPE;
-    *ret_count = count;
-    return MACH_MSG_SUCCESS;
+                                    struct mio_layout *ret) {
+    *ret = (struct mio_layout){0};
+    return msg->msgh_bits & MACH_MSGH_BITS_COMPLEX ? mio_layout_of(msg + 1, size - HEADER_SIZE, ret)
+                                                   : MACH_MSG_SUCCESS;
 }
 
 static bool is_send_disposition(mach_msg_type_name_t type) {
@@ -135,20 +121,6 @@ static kern_return_t take_header(const mach_msg_header_t *msg, struct mio_kmsg *
             kr = mio_right_copyin(msg->msgh_local_port, reply_type, &kmsg->reply);
     }
     return kr;
-}
-
-static kern_return_t take_body(const mach_msg_header_t *msg, struct mio_kmsg *kmsg) {
-    memcpy(kmsg->body, msg + 1, kmsg->size - HEADER_SIZE);
-    mach_msg_port_descriptor_t *descriptor = (void *)(kmsg->body + sizeof(mach_msg_body_t));
-    for (unsigned i = 0; i < kmsg->nrights; i++) {
-        kern_return_t kr =
-            mio_right_copyin(descriptor[i].name, descriptor[i].disposition, &kmsg->rights[i]);
-        if (kr != KERN_SUCCESS)
-            return kr;
-        descriptor[i].name = MACH_PORT_NULL;
-        descriptor[i].disposition = (uint8_t)kmsg->rights[i].disposition;
-    }
-    return KERN_SUCCESS;
 }
 
 /* ---- phase C --------------------------------------------------------------------------------- */
@@ -329,14 +301,6 @@ static kern_return_t wait_for_room(struct mio_port *port, const struct mio_deadl
 
 /* ---- pseudo-receive ----------------------------------------------------------------------------- */
 
-static mach_msg_return_t give_back(struct mio_right *right, mach_port_name_t *ret_name) {
-    if (mio_right_copyout(right, ret_name) == KERN_SUCCESS)
-        return 0;
-    mio_right_destroy(right);
-    *ret_name = MACH_PORT_NULL;
-    return MACH_MSG_IPC_SPACE;
-}
-
 /* The message returns into the buffer it came from, its rights in their moved form. */
 static mach_msg_return_t pseudo_receive(mach_msg_header_t *msg, struct mio_kmsg *kmsg) {
     mach_msg_return_t trouble = 0;
@@ -344,15 +308,9 @@ static mach_msg_return_t pseudo_receive(mach_msg_header_t *msg, struct mio_kmsg 
                                         MACH_MSGH_BITS_VOUCHER(msg->msgh_bits),
                                         msg->msgh_bits & MACH_MSGH_BITS_COMPLEX);
     msg->msgh_size = kmsg->size;
-    trouble |= give_back(&kmsg->dest, &msg->msgh_remote_port);
-    trouble |= give_back(&kmsg->reply, &msg->msgh_local_port);
-    mach_msg_port_descriptor_t *descriptor = (void *)((mach_msg_base_t *)(void *)msg + 1);
-    for (unsigned i = 0; i < kmsg->nrights; i++) {
-        descriptor[i].disposition = (uint8_t)kmsg->rights[i].disposition;
-        mach_port_name_t name;
-        trouble |= give_back(&kmsg->rights[i], &name);
-        descriptor[i].name = name;
-    }
+    trouble |= mio_right_give(&kmsg->dest, &msg->msgh_remote_port);
+    trouble |= mio_right_give(&kmsg->reply, &msg->msgh_local_port);
+    trouble |= mio_body_give(kmsg, msg, MIO_GIVE_RETURNED);
     mio_kmsg_free(kmsg);
     return trouble;
 }
@@ -360,12 +318,12 @@ static mach_msg_return_t pseudo_receive(mach_msg_header_t *msg, struct mio_kmsg 
 /* ---- the whole ------------------------------------------------------------------------------------ */
 
 static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t option,
-                                     mach_msg_size_t size, unsigned count,
-                                     mach_msg_timeout_t timeout) {
+                                     mach_msg_size_t size, unsigned nrights,
+                                     struct mio_gathered *gathered, mach_msg_timeout_t timeout) {
     mach_msg_return_t mr = check_header(msg);
     if (mr != MACH_MSG_SUCCESS)
         return mr;
-    struct mio_kmsg *kmsg = mio_kmsg_new(size, count);
+    struct mio_kmsg *kmsg = mio_kmsg_new(size, nrights);
     if (kmsg == NULL)
         return MACH_SEND_NO_BUFFER;
     kmsg->id = msg->msgh_id;
@@ -374,11 +332,12 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
 
     mach_port_name_t dest_name = msg->msgh_remote_port;
     kern_return_t kr = take_header(msg, kmsg);
-    if (kr == KERN_SUCCESS)
-        kr = take_body(msg, kmsg);
-    if (kr != KERN_SUCCESS) {
+    mr = kr == KERN_SUCCESS             ? mio_body_take(msg + 1, gathered, kmsg)
+         : kr == KERN_RESOURCE_SHORTAGE ? MACH_SEND_NO_BUFFER
+                                        : MACH_SEND_INVALID_RIGHT;
+    if (mr != MACH_MSG_SUCCESS) {
         mio_kmsg_destroy(kmsg);
-        return kr == KERN_RESOURCE_SHORTAGE ? MACH_SEND_NO_BUFFER : MACH_SEND_INVALID_RIGHT;
+        return mr;
     }
 
     bool granted = false;
@@ -413,14 +372,19 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
 }
 
 /* The bootstrap port is connected at its first use, before anything is locked or taken. */
-static void connect_bootstrap(const mach_msg_header_t *msg, unsigned count) {
-    const mach_msg_port_descriptor_t *descriptor =
-        (const void *)((const mach_msg_base_t *)(const void *)msg + 1);
+static void connect_bootstrap(mach_msg_header_t *msg, const struct mio_layout *layout,
+                              const struct mio_gathered *gathered) {
+    mach_msg_descriptor_t *descriptor = mio_descriptor_first(msg + 1);
     mio_lock();
     bool pending =
         mio_bootstrap_pending(msg->msgh_remote_port) || mio_bootstrap_pending(msg->msgh_local_port);
-    for (unsigned i = 0; i < count && !pending; i++)
-        pending = mio_bootstrap_pending(descriptor[i].name);
+    for (unsigned i = 0; i < layout->descriptors && !pending; i++) {
+        if (descriptor->type.type == MACH_MSG_PORT_DESCRIPTOR)
+            pending = mio_bootstrap_pending(descriptor->port.name);
+        descriptor = mio_descriptor_next(descriptor);
+    }
+    for (unsigned i = 0; i < layout->arrays && gathered->why == KERN_SUCCESS && !pending; i++)
+        pending = mio_bootstrap_pending(gathered->names[i]);
     mio_unlock();
     if (pending)
         mio_bootstrap_ensure(true);
@@ -428,17 +392,21 @@ static void connect_bootstrap(const mach_msg_header_t *msg, unsigned count) {
 
 mach_msg_return_t mio_send(mach_msg_header_t *msg, mach_msg_option_t option, mach_msg_size_t size,
                            mach_msg_timeout_t timeout) {
-    unsigned count;
+    struct mio_gathered gathered;
+    struct mio_layout layout;
     if (size < HEADER_SIZE || size & 3)
         return MACH_SEND_MSG_TOO_SMALL;
     if (size > SIZE_MAX_INLINE)
         return MACH_SEND_TOO_LARGE;
-    mach_msg_return_t mr = check_body(msg, size, &count);
+    mach_msg_return_t mr = check_body(msg, size, &layout);
     if (mr != MACH_MSG_SUCCESS)
         return mr;
-    connect_bootstrap(msg, count);
+    if (!mio_gather(msg + 1, &layout, &gathered))
+        return MACH_SEND_NO_BUFFER;
+    connect_bootstrap(msg, &layout, &gathered);
     mio_lock();
-    mr = send_locked(msg, option, size, count, timeout);
+    mr = send_locked(msg, option, size, layout.rights, &gathered, timeout);
     mio_unlock();
+    mio_gathered_free(&gathered);
     return mr;
 }

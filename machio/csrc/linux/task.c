@@ -175,14 +175,43 @@ static void destroy_name(mach_port_name_t name, mach_msg_type_name_t disposition
     }
 }
 
+static void destroy_array(const mach_msg_ool_ports_descriptor_t *array) {
+    const mach_port_name_t *names = array->address;
+    for (unsigned i = 0; i < array->count; i++)
+        destroy_name(names[i], array->disposition);
+    if (array->deallocate)
+        vm_deallocate(mach_task_self(), (vm_address_t)names, array->count * sizeof *names);
+}
+
 void mach_msg_destroy(mach_msg_header_t *msg) {
     destroy_name(msg->msgh_remote_port, MACH_MSGH_BITS_REMOTE(msg->msgh_bits));
     destroy_name(msg->msgh_voucher_port, MACH_MSGH_BITS_VOUCHER(msg->msgh_bits));
     if (!(msg->msgh_bits & MACH_MSGH_BITS_COMPLEX))
         return;
-    const mach_msg_base_t *base = (const mach_msg_base_t *)(void *)msg;
-    const mach_msg_port_descriptor_t *descriptor = (const void *)(base + 1);
-    for (unsigned i = 0; i < base->body.msgh_descriptor_count; i++)
-        if (descriptor[i].type == MACH_MSG_PORT_DESCRIPTOR)
-            destroy_name(descriptor[i].name, descriptor[i].disposition);
+    mach_msg_descriptor_t *descriptor = mio_descriptor_first(msg + 1);
+    for (unsigned i = mio_descriptor_count(msg + 1); i > 0; i--) {
+        const mach_msg_ool_descriptor_t *memory = &descriptor->out_of_line;
+        const mach_msg_guarded_port_descriptor_t *guarded = &descriptor->guarded_port;
+        switch (descriptor->type.type) {
+        case MACH_MSG_PORT_DESCRIPTOR:
+            destroy_name(descriptor->port.name, descriptor->port.disposition);
+            break;
+        case MACH_MSG_GUARDED_PORT_DESCRIPTOR:
+            if (!(guarded->flags & MACH_MSG_GUARD_FLAGS_UNGUARDED_ON_SEND))
+                mach_port_unguard(mach_task_self(), guarded->name, guarded->context);
+            destroy_name(guarded->name, guarded->disposition);
+            break;
+        case MACH_MSG_OOL_PORTS_DESCRIPTOR:
+            destroy_array(&descriptor->ool_ports);
+            break;
+        case MACH_MSG_OOL_DESCRIPTOR:
+            if (memory->deallocate && memory->size > 0)
+                vm_deallocate(mach_task_self(), (vm_address_t)memory->address, memory->size);
+            break;
+        default: /* volatile memory stays; what is no descriptor ends the walk */
+            if (mio_descriptor_size(descriptor) == 0)
+                return;
+        }
+        descriptor = mio_descriptor_next(descriptor);
+    }
 }

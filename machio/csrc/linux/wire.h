@@ -20,7 +20,7 @@
 #include <sys/un.h>
 
 #define MIO_WIRE_MAGIC UINT32_C(0x6863616d) /* "mach" */
-#define MIO_WIRE_VERSION 1
+#define MIO_WIRE_VERSION 2
 #define MIO_WIRE_FDS 253u      /* SCM_MAX_FD */
 #define MIO_WIRE_RIGHTS 16384u /* the reply right and as many descriptors as Mach allows */
 #define MIO_WIRE_RECEIVES (MIO_WIRE_FDS / 3)
@@ -34,11 +34,12 @@ enum {
     MIO_HEAD_COMPLEX = 1,
     MIO_HEAD_NO_CREDIT = 2,
     MIO_HEAD_ONCE = 4,     /* the destination was a send-once right */
-    MIO_HEAD_MEMFD = 8,    /* the body is in the last descriptor */
+    MIO_HEAD_MEMFD = 8,    /* the body is in the last descriptor, or the one before the heap */
     MIO_HEAD_RELAYED = 16, /* not from the process that the kernel names */
     MIO_HEAD_MORE = 32,    /* reserved: more frames belong to the message */
+    MIO_HEAD_HEAP = 64,    /* the out-of-line memory is in the last descriptor */
     MIO_HEAD_KNOWN = MIO_HEAD_COMPLEX | MIO_HEAD_NO_CREDIT | MIO_HEAD_ONCE | MIO_HEAD_MEMFD |
-        MIO_HEAD_RELAYED,
+        MIO_HEAD_RELAYED | MIO_HEAD_HEAP,
 };
 
 /* One more flag of mio_wire_send, for messages that were queued here when their port moved. */
