@@ -329,4 +329,58 @@ TEST(a_lingering_socket_does_not_stall) {
     end();
 }
 
+/* The one descriptor of the next frame, taken as a program does that knows no frames. */
+static int take_descriptor(int fd) {
+    union {
+        struct cmsghdr align;
+        char bytes[256];
+    } control;
+    char frame[4096];
+    struct iovec iov = {.iov_base = frame, .iov_len = sizeof frame};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof control};
+    int taken = -1;
+    CHECK(recvmsg(fd, &msg, 0) > 0);
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg != NULL; cmsg = CMSG_NXTHDR(&msg, cmsg))
+        if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
+            memcpy(&taken, CMSG_DATA(cmsg), sizeof taken);
+    CHECK(taken >= 0);
+    return taken;
+}
+
+/* What lies in the home of a right that comes back must not take the place of the frame it is in.
+ */
+TEST(a_right_that_comes_home_used_spoils_nothing) {
+    struct foreign peer;
+    begin();
+    make_foreign(&peer);
+    struct mio_port *port = mio_port_new(MIO_PORT_LOCAL);
+    struct mio_kmsg *kmsg = message(1, 1);
+    kmsg->rights[0] = once_right(port);
+    send_ok(out, kmsg, 0);
+    int once = take_descriptor(in);
+    struct raw lie = raw_complex(3);
+    for (int i = 0; i < 4; i++)
+        lie.rights[i] = (struct mio_wire_right){.kind = MIO_RIGHT_SEND, .fd = {250, 251, 0xffff}};
+    transmit(once, &lie);
+    struct raw raw = raw_complex(2);
+    raw.rights[1] =
+        (struct mio_wire_right){.kind = MIO_RIGHT_ONCE, .fd = {raw_fd(&raw, once), 0xffff, 0xffff}};
+    raw.rights[2] = raw_send_right(&raw, &peer);
+    transmit(out, &raw);
+    kmsg = receive_message(in);
+    CHECK_EQ(kmsg->rights[0].kind, MIO_RIGHT_ONCE);
+    CHECK_EQ(kmsg->rights[0].once->state, MIO_ONCE_LOCAL);
+    CHECK_EQ(kmsg->rights[1].kind, MIO_RIGHT_SEND);
+    CHECK_EQ(kmsg->rights[1].port->cookie, mio_socket_cookie(peer.tx));
+    mio_kmsg_destroy(kmsg);
+    CHECK_EQ(port->queued, 1); /* MACH_NOTIFY_SEND_ONCE */
+    mio_port_destroy(port);
+    close(once);
+    close_foreign(&peer);
+    end();
+}
+
 CHECK_MAIN()

@@ -704,6 +704,9 @@ uint64_t mio_wire_peek_stamp(int fd);
  * there to mio_task.dying. Closing it with messages in it could block on what they carry.
  */
 void mio_wire_drain(int fd);
+/* The same for the home end of a send-once right that is used up: what is there is dropped unread.
+ */
+void mio_wire_discard(int fd);
 /* Destroys abandoned messages, first come first; those they contain join the end of the list. */
 void mio_reap(void);
 

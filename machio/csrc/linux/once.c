@@ -63,7 +63,7 @@ void mio_once_unhash(struct mio_once *once) {
 void mio_once_close_home(struct mio_once *once) {
     if (once->source.fd < 0)
         return;
-    mio_wire_drain(once->source.fd);
+    mio_wire_discard(once->source.fd);
     mio_source_close(&once->source);
     if (once->cookie != 0)
         mio_once_unhash(once);

@@ -275,6 +275,24 @@ uint64_t mio_wire_peek_stamp(int fd) {
     return input.stamp != 0 ? input.stamp : 1; /* something is there: before all that has a time */
 }
 
+/* Unlike mio_wire_drain() this may be called while a frame is being read: it looks at none. */
+void mio_wire_discard(int fd) {
+    struct mio_wire_input input = {.nfds = 0};
+    union {
+        struct cmsghdr align;
+        char bytes[CONTROL_SIZE];
+    } control;
+    shutdown(fd, SHUT_RDWR);
+    for (;;) {
+        struct msghdr msg = {.msg_control = &control, .msg_controllen = sizeof control};
+        if (recvmsg_now(fd, &msg, 0) < 0 ||
+            (msg.msg_controllen == 0 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))))
+            return;
+        read_control(&input, &msg);
+        discard_fds(&input);
+    }
+}
+
 void mio_wire_drain(int fd) {
     struct mio_kmsg *kmsg;
     unsigned kind, flags;
