@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from conftest import open_fds
+from common import open_fds
 from scenarios import (
     LIMIT,
     MOVE_RECEIVE,

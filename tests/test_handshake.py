@@ -12,7 +12,7 @@ import itertools
 
 import attacks  # noqa: F401 - its scenarios join the table
 import pytest
-from conftest import LOOPS
+from common import LOOPS
 from places import PLACES
 from scenarios import SCENARIOS
 from theatre import Theatre

@@ -12,7 +12,7 @@ import tracemalloc
 from typing import Annotated
 
 import pytest
-from conftest import leaked_fds, open_fds
+from common import leaked_fds, open_fds
 from scenarios import rights_held
 
 import machio

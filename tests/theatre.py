@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from conftest import make_bootstrap_dir
+from common import make_bootstrap_dir
 from places import Place
 from scenarios import SCENARIOS
 

@@ -39,7 +39,7 @@ import anyio.to_thread
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import attacks  # noqa: F401 - its scenarios join the table
-from conftest import LOOPS, leaked_fds, open_fds
+from common import LOOPS, leaked_fds, open_fds
 from places import enter_pid_namespace
 from scenarios import SCENARIOS, Stage, rights_held
 

@@ -1,0 +1,77 @@
+"""What the tests share with the programs that they start: loops, open files, a server's directory.
+
+It is not in conftest.py, for there is one of that name in other folders too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+try:
+    import uvloop
+except ImportError:  # not made for every system that runs asyncio
+    uvloop = None
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def _new_eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+LOOPS: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+if sys.version_info >= (3, 12):
+    LOOPS["eager"] = _new_eager_loop
+if uvloop is not None:
+    LOOPS["uvloop"] = uvloop.new_event_loop
+
+
+def make_bootstrap_dir() -> Path:
+    """Make a directory, mode 0700, with a path short enough for the address of a socket."""
+    return Path(tempfile.mkdtemp(prefix="machio-", dir="/tmp"))
+
+
+_FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+
+# What the library opens in the course of some test and keeps: its epoll for notifications.
+_opened_later = ["anon_inode:[eventpoll]"]
+
+
+def open_fds() -> dict[int, str]:
+    """Map the open files of this process to what they are, as far as the system tells."""
+    fds = {}
+    for name in os.listdir(_FD_DIR):
+        try:
+            os.fstat(int(name))
+            fds[int(name)] = os.readlink(f"{_FD_DIR}/{name}")  # noqa: PTH115
+        except OSError as error:
+            if error.errno != errno.EBADF:  # that of the listing itself is closed by now
+                fds[int(name)] = "a file without a name"
+    return fds
+
+
+def leaked_fds(before: dict[int, str], patience: float = 2.0) -> list[str]:
+    """Describe the files opened since `before`; those being closed elsewhere get some time."""
+    deadline = time.monotonic() + patience
+    while True:
+        gc.collect()
+        after = open_fds()
+        if len(after) <= len(before):
+            return []
+        leaked = {fd: what for fd, what in after.items() if before.get(fd) != what}
+        if list(leaked.values()) == _opened_later:
+            _opened_later.clear()
+            return []
+        if time.monotonic() > deadline:
+            return [f"fd {fd} -> {what}" for fd, what in leaked.items()]
+        time.sleep(0.01)
