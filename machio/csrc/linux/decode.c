@@ -218,79 +218,13 @@ static bool check(struct decoder *decoder) {
 
 /* ---- the body ---------------------------------------------------------------------------- */
 
-/* An array's elements are what its descriptor says, or nothing. */
-static bool check_array(const struct decoder *decoder, unsigned first,
-                        const mach_msg_ool_ports_descriptor_t *array) {
-    for (unsigned i = first; i < first + array->count; i++) {
-        switch (right_at(decoder, i).kind) {
-        case MIO_RIGHT_SEND:
-            if (array->disposition != MACH_MSG_TYPE_PORT_SEND)
-                return false;
-            break;
-        case MIO_RIGHT_ONCE:
-            if (array->disposition != MACH_MSG_TYPE_PORT_SEND_ONCE)
-                return false;
-            break;
-        case MIO_RIGHT_RECEIVE:
-            if (array->disposition != MACH_MSG_TYPE_PORT_RECEIVE)
-                return false;
-            break;
-        default:
-            break;
-        }
-    }
-    return true;
-}
-
-/* Each descriptor has the rights that it should have. */
-static bool check_kinds(const struct decoder *decoder, uint8_t *body) {
-    unsigned right = 1, kind; /* number 0 is the reply right */
-    mach_msg_descriptor_t *descriptor = mio_descriptor_first(body);
-    for (unsigned i = mio_descriptor_count(body); i > 0; i--) {
-        switch (descriptor->type.type) {
-        case MACH_MSG_PORT_DESCRIPTOR:
-            right++;
-            break;
-        case MACH_MSG_GUARDED_PORT_DESCRIPTOR:
-            kind = right_at(decoder, right++).kind;
-            if (kind == MIO_RIGHT_SEND || kind == MIO_RIGHT_ONCE)
-                return false;
-            break;
-        case MACH_MSG_OOL_PORTS_DESCRIPTOR:
-            if (!check_array(decoder, right, &descriptor->ool_ports))
-                return false;
-            right += descriptor->ool_ports.count;
-            break;
-        default:
-            break;
-        }
-        descriptor = mio_descriptor_next(descriptor);
-    }
-    return true;
-}
-
-/* What the descriptors say agrees with what the frame holds; no name, no address is in them. */
-static bool check_descriptors(const struct decoder *decoder, uint8_t *body) {
-    struct mio_layout layout = {0};
-    if (decoder->head.flags & MIO_HEAD_COMPLEX &&
-        mio_layout_of(body, decoder->body_size, &layout) != MACH_MSG_SUCCESS)
-        return false;
-    if (layout.rights != decoder->head.nrights - 1u || (layout.heap > 0) != (decoder->heap >= 0) ||
-        (layout.heap > 0 && !mio_memfd_is_sealed(decoder->heap, layout.heap)))
-        return false;
-    if (!(decoder->head.flags & MIO_HEAD_COMPLEX))
-        return true;
-    mio_descriptors_blank(body);
-    return check_kinds(decoder, body);
-}
-
 static bool read_body(const struct decoder *decoder, uint8_t *body) {
     if (decoder->memfd < 0)
         memcpy(body, decoder->body, decoder->body_size);
     else if (!mio_memfd_is_sealed(decoder->memfd, decoder->body_size) ||
              !mio_memfd_read(decoder->memfd, body, decoder->body_size, 0))
         return false;
-    return check_descriptors(decoder, body);
+    return mio_wire_check_body(&decoder->head, decoder->rights, decoder->heap, body);
 }
 
 /* ---- rights ------------------------------------------------------------------------------ */

@@ -22,6 +22,7 @@
  *   identity.c what a descriptor is that a peer sent
  *   wire.c     frames in and out of sockets (docs/linux-wire.md)
  *   encode.c   a message becomes a frame     decode.c  a frame becomes a message
+ *   contents.c  whether a body says what its frame holds
  *   request.c  requests for notifications     notify.c  notifications     notice.c  their causes
  *   wait.c     blocked threads
  *   watch.c    epoll: which descriptors belong to which port

@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The frame: what one task sends another (docs/linux-wire.md), and what channel.c, identity.c,
- * wire.c, encode.c and decode.c share. Both sides are processes of one machine, so all integers
- * are in its byte order. A frame is
+ * wire.c, encode.c, decode.c and contents.c share. Both sides are processes of one machine, so all
+ * integers are in its byte order. A frame is
  *
  *   struct mio_wire_head
  *   struct mio_wire_right    x nrights, the reply right first
@@ -117,6 +117,15 @@ void mio_channel_widen(struct mio_port *port, unsigned messages);
 /* One frame and its descriptors into a socket. Ownership: everything stays the caller's. */
 enum mio_wire_result mio_wire_transmit(int fd, const void *frame, size_t length, const int *fds,
                                        unsigned nfds);
+
+/* ---- contents.c ---------------------------------------------------------------------------- */
+
+/*
+ * Whether a complete body of head->size, header excluded, agrees with the frame's records and its
+ * heap (-1: none). Names, addresses and guards in its descriptors are blanked.
+ */
+bool mio_wire_check_body(const struct mio_wire_head *head, const uint8_t *rights, int heap,
+                         uint8_t *body);
 
 /* ---- decode.c ---------------------------------------------------------------------------- */
 
