@@ -17,11 +17,9 @@ import toolchain
 import verify
 
 SUITE = [
-    "tests/mach/test_replay.py",
     "tests/test_messages.py",
     "tests/test_ports.py",
     "tests/test_loop.py",
-    "tests/test_handshake.py -k asyncio",  # on one loop: the loops differ above the binary
 ]
 # An interpreter, the macOS module and what says that it is the macOS module.
 WHERE = "import machio._mach as m, sys; sys.exit(0 if m.__spec__.origin == sys.argv[1] else 1)"
