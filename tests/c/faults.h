@@ -4,8 +4,9 @@
  * faults.h - system calls that fail when told to.
  *
  * The functions here stand before the C library's in this program, the layer's calls included.
- * fault_arm() makes the nth call of one of them by this thread fail, once; fault_fired() tells
- * whether it came to that.
+ * fault_arm() makes the nth call of one of them by this thread fail, once; fault_before() has
+ * something else happen just before it, which then succeeds. fault_fired() tells whether it came
+ * to that.
  */
 #ifndef MACHIO_TESTS_FAULTS_H
 #define MACHIO_TESTS_FAULTS_H
@@ -49,11 +50,18 @@ enum fault_call {
 static _Thread_local struct {
     enum fault_call call;
     int error, countdown;
+    void (*act)(void);
     bool fired;
 } fault = {.call = FAULT_CALLS};
 
 static inline void fault_arm(enum fault_call call, int error, int nth) {
     fault.call = call, fault.error = error, fault.countdown = nth, fault.fired = false;
+    fault.act = NULL;
+}
+
+static inline void fault_before(enum fault_call call, int nth, void (*act)(void)) {
+    fault_arm(call, 0, nth);
+    fault.act = act;
 }
 
 static inline bool fault_fired(void) {
@@ -66,6 +74,10 @@ static inline bool fault_due(enum fault_call call) {
         return false;
     fault.call = FAULT_CALLS;
     fault.fired = true;
+    if (fault.act != NULL) {
+        fault.act();
+        return false;
+    }
     errno = fault.error;
     return true;
 }

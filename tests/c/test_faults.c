@@ -3,7 +3,8 @@
  *
  * Each system call fails in turn while a message with every kind of right leaves a task, arrives
  * in one, or is waited for: the documented code comes back, the same call succeeds when it is
- * tried again, no message is lost, and neither task keeps a descriptor or a name.
+ * tried again, no message is lost, and neither task keeps a descriptor or a name. And the other
+ * task dies in the middle of a send, before each of its system calls in turn.
  *
  * Two processes, introduced to each other through a bare socket pair. Only the parent's calls fail.
  */
@@ -12,7 +13,9 @@
 #include "internal.h"
 
 #include <mach/mach.h>
+#include <signal.h>
 #include <sys/event.h>
+#include <sys/wait.h>
 
 #define SELF mach_task_self()
 #define BODY 8192 /* more than fits a frame: it travels in a memfd */
@@ -377,6 +380,58 @@ TEST(a_wait_survives_the_failure_of_any_call) {
     pid_t child = start();
     CHECK(fail_in_turn(wait_for_all) > 10);
     end(child);
+}
+
+static pid_t victim;
+
+static void kill_victim(void) {
+    CHECK_EQ(kill(victim, SIGKILL), 0);
+    CHECK_EQ(waitpid(victim, NULL, 0), victim);
+}
+
+/* Sends to a task that dies meanwhile; whether it did. */
+static bool send_to_dying(unsigned disposition, enum fault_call call, int nth) {
+    mach_port_type_t type;
+    victim = start();
+    mach_port_t home = new_port();
+    struct holdings before = holdings();
+    mach_msg_header_t message = {
+        .msgh_bits = MACH_MSGH_BITS(disposition, MACH_MSG_TYPE_MAKE_SEND_ONCE),
+        .msgh_size = sizeof message,
+        .msgh_remote_port = other,
+        .msgh_local_port = home};
+    fault_before(call, nth, kill_victim);
+    mach_msg_return_t mr =
+        mach_msg(&message, MACH_SEND_MSG | MACH_SEND_TIMEOUT, sizeof message, 0, 0, 0, 0);
+    bool died = fault_fired();
+    CHECK(mr == MACH_MSG_SUCCESS || (died && mr == MACH_SEND_INVALID_DEST));
+    if (!died)
+        kill_victim();
+    if (mr == MACH_MSG_SUCCESS) /* the send-once right was destroyed with the message */
+        expect(home, MACH_NOTIFY_SEND_ONCE);
+    if (mr == MACH_MSG_SUCCESS && disposition == MACH_MSG_TYPE_MOVE_SEND) {
+        CHECK_EQ(mach_port_type(SELF, other, &type), KERN_INVALID_NAME);
+    } else {
+        CHECK_EQ(mach_port_type(SELF, other, &type), KERN_SUCCESS);
+        CHECK_EQ(type, MACH_PORT_TYPE_DEAD_NAME);
+        CHECK_EQ(mach_port_deallocate(SELF, other), KERN_SUCCESS);
+    }
+    CHECK_EQ(holdings().names, before.names - 1);
+    CHECK(holdings().files < before.files); /* the dead port's */
+    destroy_port(home);
+    destroy_port(mine);
+    close(line);
+    return died;
+}
+
+TEST(a_receiver_may_die_before_any_call_of_a_send) {
+    static const enum fault_call CALLS[] = {FAULT_POLL, FAULT_SPLICE, FAULT_PREAD, FAULT_SOCKETPAIR,
+                                            FAULT_EPOLL_CTL, FAULT_SENDMSG};
+    int fired = 0;
+    for (size_t i = 0; i < sizeof CALLS / sizeof *CALLS; i++)
+        for (int nth = 1; send_to_dying(MACH_MSG_TYPE_COPY_SEND, CALLS[i], nth); nth++)
+            fired += send_to_dying(MACH_MSG_TYPE_MOVE_SEND, CALLS[i], nth);
+    CHECK(fired > 3);
 }
 
 CHECK_MAIN()

@@ -217,6 +217,8 @@ static enum outcome queue_once(struct mio_once *once, struct mio_kmsg *kmsg) {
 static enum outcome queue(struct mio_kmsg *kmsg, bool granted) {
     if (kmsg->dest.kind == MIO_RIGHT_ONCE)
         return queue_once(kmsg->dest.once, kmsg);
+    if (kmsg->dest.kind != MIO_RIGHT_SEND) /* it died after its name was checked */
+        return GONE;
     struct mio_port *port = kmsg->dest.port;
     if (port->state == MIO_PORT_DEAD || mio_kind_is_kernels(port->kind) || is_circular(kmsg, port))
         return GONE;
