@@ -3,8 +3,8 @@
 Run it: ``python calculator.py``. It serves, and calls itself from a second process.
 
 ``python calculator.py serve`` only serves, ``python calculator.py call`` only calls: then the other
-side may be calculator.c, where the same routines are stubs in C, as MIG lays them out. Either side
-cannot tell in what language the other is written. ``python calculator.py defs`` prints the .defs
+side may be c/calculator.c, where the same routines are stubs in C, as MIG lays them out. Neither
+side can tell in what language the other is written. ``python calculator.py defs`` prints the .defs
 file from which Apple's MIG would make those stubs.
 """
 

@@ -1,6 +1,7 @@
 """A child runs a service and gives its parent a send right to it; the parent calls the service.
 
-Run it: ``python reverse_parent.py``. It starts reverse_child.py.
+Run it: ``python reverse_parent.py``. It starts reverse_child.py, or what is named instead:
+``python reverse_parent.py build/examples/child`` has a child in C (c/child.c).
 
 The parent is the handshake's server here: it waits for the right that the child checks in. Each
 call carries a reply right, which is a send-once right: good for one answer and no more.
@@ -29,14 +30,11 @@ async def call(service: machio.SendRight, replies: machio.ReceiveRight, text: st
         return answer.body.rstrip(b"\0").decode()
 
 
-async def main() -> int:
+async def main(program: list[str]) -> int:
     with machio.ChildPortHandshake() as handshake:
         fd = handshake.client_read_fd()
         try:
-            program = str(Path(__file__).with_name("reverse_child.py"))
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, program, str(fd), pass_fds=[fd]
-            )
+            child = await asyncio.create_subprocess_exec(*program, str(fd), pass_fds=[fd])
         finally:
             os.close(fd)
         try:
@@ -60,7 +58,8 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    ours = [sys.executable, str(Path(__file__).with_name("reverse_child.py"))]
     try:
-        sys.exit(asyncio.run(main()))
+        sys.exit(asyncio.run(main(sys.argv[1:] or ours)))
     except KeyboardInterrupt:
         sys.exit(130)

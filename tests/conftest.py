@@ -13,6 +13,7 @@ import asyncio
 import gc
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,21 @@ def bootstrap_server() -> None:
     """A running bootstrap server that this process is attached to, as it then stays."""
     with pytest.raises(machio.UnknownServiceError):
         asyncio.run(machio.bootstrap.look_up("machio.tests.nobody"))
+
+
+# --- examples in C -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def c_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the programs that the Makefile of examples/c makes."""
+    target = tmp_path_factory.mktemp("examples")
+    source = Path(__file__).resolve().parent.parent / "examples/c"
+    flags = ["CFLAGS=-Wall -Wextra -Werror", f"OUT={target}"]
+    command = ["make", "--silent", "-C", str(source), f"-j{os.cpu_count()}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
 
 
 # --- leaks ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_c import CC, CFLAGS, LIBRARY, ROOT, make
+from test_c import CC, CFLAGS, ROOT
 from test_examples import EXAMPLES, PATIENCE, PYTHON, assert_in_order, run
 
 from machio import mig
@@ -46,13 +46,6 @@ def env(bootstrap_env):
     """An environment whose bootstrap server leaves at once and is started with this Python."""
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     return {**bootstrap_env, "PATH": path, "MACHIO_BOOTSTRAPD_IDLE": "0.5"}
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    """The example in C, linked with the library."""
-    target = tmp_path_factory.mktemp("calculator") / "calculator"
-    return make(target, "-O1", EXAMPLES / "calculator.c", *LIBRARY)
 
 
 @contextlib.contextmanager
@@ -95,10 +88,10 @@ def test_calculator_in_python(env):
 
 
 @pytest.mark.timeout(300)  # it waits for the compiler
-def test_a_client_in_c(program, env):
+def test_a_client_in_c(c_examples, env):
     with running([*PYTHON, str(EXAMPLES / "calculator.py"), "serve"], env) as server:
         client = subprocess.run(
-            [program, "call"],
+            [c_examples / "calculator", "call"],
             env=env,
             capture_output=True,
             text=True,
@@ -111,8 +104,8 @@ def test_a_client_in_c(program, env):
 
 
 @pytest.mark.timeout(300)
-def test_a_server_in_c(program, env):
-    with running([str(program), "serve"], env) as server:
+def test_a_server_in_c(c_examples, env):
+    with running([str(c_examples / "calculator"), "serve"], env) as server:
         assert_in_order(FROM_PYTHON, run(EXAMPLES / "calculator.py", env, "call"))
         assert server.stdout.readline() == "server: noted 'a client in Python'\n"
 

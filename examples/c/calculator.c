@@ -5,9 +5,7 @@
  *     calculator call     is a client of the service
  *     calculator serve    is the service
  *
- * On Linux: cc -std=c11 -D_GNU_SOURCE -pthread -I machio/csrc/linux/include -I machio/csrc/linux \
- *               examples/calculator.c machio/csrc/linux/[*].c -o calculator
- * (with * for [*]); on macOS: cc examples/calculator.c.
+ * `make -C examples/c` makes it.
  */
 
 #include <mach/mach.h>
@@ -146,7 +144,7 @@ typedef union {
     } room;
 } message_t;
 
-/* --- the client's stubs ------------------------------------------------------------------------ */
+/* ---- the client's stubs --------------------------------------------------------------------- */
 
 static mach_port_t server, reply_port;
 
@@ -172,8 +170,7 @@ static kern_return_t call(message_t *message, int id, size_t size, mach_msg_bits
     if (!is_complex && message->Head.msgh_size == sizeof(mig_reply_error_t) &&
         message->error.RetCode != KERN_SUCCESS)
         return message->error.RetCode;
-    if (is_complex != (complex != 0) ||
-        (reply_size != 0 && message->Head.msgh_size != reply_size))
+    if (is_complex != (complex != 0) || (reply_size != 0 && message->Head.msgh_size != reply_size))
         return MIG_TYPE_ERROR;
     return KERN_SUCCESS;
 }
@@ -234,8 +231,8 @@ static kern_return_t join(mach_port_t listener, uint8_t first, mach_port_t *righ
                                                .type = MACH_MSG_PORT_DESCRIPTOR},
                                   .NDR = NDR_record,
                                   .first = first}};
-    kern_return_t code = call(&message, JOIN, sizeof(join_request_t), MACH_MSGH_BITS_COMPLEX,
-                              sizeof(join_reply_t));
+    kern_return_t code =
+        call(&message, JOIN, sizeof(join_request_t), MACH_MSGH_BITS_COMPLEX, sizeof(join_reply_t));
     if (code != KERN_SUCCESS)
         return code;
     if (message.join_reply.msgh_body.msgh_descriptor_count != 1 ||
@@ -294,7 +291,7 @@ static int be_client(void) {
     return 0;
 }
 
-/* --- the server's stubs ------------------------------------------------------------------------ */
+/* ---- the server's stubs --------------------------------------------------------------------- */
 
 static int fits(const message_t *in, int complex, size_t size) {
     return ((in->Head.msgh_bits & MACH_MSGH_BITS_COMPLEX) != 0) == complex &&
@@ -368,10 +365,16 @@ static kern_return_t serve(message_t *in, message_t *out, size_t *size) {
         out->join_reply.following = (uint8_t)(in->join.first + 1);
         *size = sizeof(join_reply_t);
         return KERN_SUCCESS;
-    case NOTE:
+    case NOTE: {
+        unsigned count = in->note.textCnt;
+        size_t least = offsetof(note_request_t, text);
+        if (in->Head.msgh_size < least || count > 256 || !fits(in, 0, least + ALIGN(count)) ||
+            memchr(in->note.text, '\0', count) == NULL)
+            return MIG_BAD_ARGUMENTS;
         printf("server: noted '%s'\n", in->note.text);
         fflush(stdout);
         return MIG_NO_REPLY;
+    }
     default:
         return MIG_BAD_ID;
     }
