@@ -395,11 +395,11 @@ static bool send_to_dying(unsigned disposition, enum fault_call call, int nth) {
     victim = start();
     mach_port_t home = new_port();
     struct holdings before = holdings();
-    mach_msg_header_t message = {
-        .msgh_bits = MACH_MSGH_BITS(disposition, MACH_MSG_TYPE_MAKE_SEND_ONCE),
-        .msgh_size = sizeof message,
-        .msgh_remote_port = other,
-        .msgh_local_port = home};
+    mach_msg_header_t message = {.msgh_bits =
+                                     MACH_MSGH_BITS(disposition, MACH_MSG_TYPE_MAKE_SEND_ONCE),
+                                 .msgh_size = sizeof message,
+                                 .msgh_remote_port = other,
+                                 .msgh_local_port = home};
     fault_before(call, nth, kill_victim);
     mach_msg_return_t mr =
         mach_msg(&message, MACH_SEND_MSG | MACH_SEND_TIMEOUT, sizeof message, 0, 0, 0, 0);
@@ -425,8 +425,8 @@ static bool send_to_dying(unsigned disposition, enum fault_call call, int nth) {
 }
 
 TEST(a_receiver_may_die_before_any_call_of_a_send) {
-    static const enum fault_call CALLS[] = {FAULT_POLL, FAULT_SPLICE, FAULT_PREAD, FAULT_SOCKETPAIR,
-                                            FAULT_EPOLL_CTL, FAULT_SENDMSG};
+    static const enum fault_call CALLS[] = {FAULT_POLL,       FAULT_SPLICE,    FAULT_PREAD,
+                                            FAULT_SOCKETPAIR, FAULT_EPOLL_CTL, FAULT_SENDMSG};
     int fired = 0;
     for (size_t i = 0; i < sizeof CALLS / sizeof *CALLS; i++)
         for (int nth = 1; send_to_dying(MACH_MSG_TYPE_COPY_SEND, CALLS[i], nth); nth++)
