@@ -20,6 +20,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from . import _ffi, _wire
+from ._deadline import Deadline
 from ._right import Right
 from .codes import SHORTAGE_MASK, SendCode, split
 from .errors import MachError, UsageError, mach_error
@@ -156,6 +157,22 @@ class Outgoing:
         else:
             self.give_back()
         raise mach_error(number, "mach_msg")
+
+    def send_blocking(self, timeout: float | None) -> None:
+        """Send, blocking the thread while the queue is full, at most `timeout` seconds.
+
+        Raises SendTimedOut, and otherwise as `attempt`; then every right was given back.
+        """
+        deadline = Deadline(timeout)
+        option = _ffi.SEND | _ffi.SEND_INTERRUPT
+        if timeout is not None:
+            option |= _ffi.SEND_TIMEOUT
+        try:
+            while not self.attempt(option, left := deadline.milliseconds()):
+                if timeout is not None and left == 0:
+                    raise mach_error(SendCode.TIMED_OUT, "mach_msg")
+        finally:
+            self.give_back()
 
     def _salvage(self, buffer: _ffi.Buffer) -> None:
         """Give back what stands behind the right that the kernel refused: it is untouched.

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap
 from ._checkin import ServerState
+from ._incoming import own
 from .codes import ReceiveCode, split
 from .errors import (
     DeadDestinationError,
@@ -54,7 +55,6 @@ from .errors import (
     mach_error,
 )
 from .messages import Message
-from .ports import own
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

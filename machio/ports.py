@@ -24,31 +24,20 @@ Rights are anyio's object streams: `async for message in port` ends when the por
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
 import weakref
 from typing import NamedTuple, Self
 
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
-from . import _ffi, _loop, _notices, _requests, _wire
+from . import _ffi, _loop, _notices, _requests
+from ._deadline import Deadline
+from ._incoming import CLASSES, Receiver
 from ._outgoing import Outgoing
 from ._right import Right
-from .codes import MigCode, ReceiveCode, SendCode, split
-from .errors import (
-    BadMessageError,
-    RightClosedError,
-    SendTimedOut,
-    UsageError,
-    WouldBlock,
-    mach_error,
-)
-from .messages import ARRIVES_AS, Disposition, Message, NotificationId, PortRightType
+from .codes import MigCode, ReceiveCode, SendCode
+from .errors import RightClosedError, SendTimedOut, WouldBlock, mach_error
+from .messages import Disposition, Message, NotificationId, PortRightType
 
-_MAX_MILLISECONDS = 0xFFFF_FFFF
-# A task that always finds a message would keep all others from running: see `_Receiver.receive`.
-_UNINTERRUPTED = 64
 # Reply ports that an event loop keeps for its next calls.
 _IDLE_REPLY_PORTS = 32
 
@@ -68,102 +57,7 @@ class PortStatus(NamedTuple):
     flags: int
 
 
-class _Receiver(Right):
-    """What can be received from."""
-
-    __slots__ = ("_streak", "_watch")
-
-    def __init__(self, name: int) -> None:
-        self._watch: _loop.Watch | None = None
-        self._streak = 0
-        super().__init__(name)
-
-    def watch(self) -> _loop.Watch:
-        """Return the registration with the running loop, made on first use; owned by this object.
-
-        Raises UsageError while tasks of another loop wait here, and RightClosedError.
-        """
-        name = self.name
-        adapter = _loop.current()
-        watch = self._watch
-        if watch is not None and watch.adapter is not adapter:
-            if watch.line and watch.adapter.alive():
-                raise UsageError(f"tasks of another event loop wait on {self!r}")
-            self._unwatch()
-            watch = None
-        if watch is None:
-            watch = self._watch = adapter.watch_port(name)
-        return watch
-
-    def _unwatch(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.close()
-
-    def _let_go(self, name: int) -> None:  # noqa: ARG002
-        self._unwatch()
-
-    def _attempt(self) -> Message | None:
-        """Receive if a message is there. Raises ReceiveError, BadMessageError, RightClosedError."""
-        name = self.name
-        buffer = _ffi.take_buffer()
-        try:
-            while (code := _ffi.receive(buffer, name, _ffi.RECEIVE_NOW)) != 0:
-                if code == ReceiveCode.TIMED_OUT:
-                    return None
-                buffer = _recover(code, buffer)
-            return _adopt(buffer)
-        finally:
-            _ffi.return_buffer(buffer)
-
-    async def _receive(self, timeout: float | None) -> Message:
-        self._streak += 1
-        if self._streak > _UNINTERRUPTED:
-            self._streak = 0
-            await asyncio.sleep(0)  # before the attempt: after it, cancellation loses a message
-        watch = self._watch
-        if watch is None or not watch.line:
-            message = self._attempt()
-            if message is not None:
-                return message
-        self._streak = 0
-        try:
-            watch = self.watch()
-        except OSError:
-            # The port may have died meanwhile, which receiving reports in Mach's own words.
-            message = self._attempt()
-            if message is None:
-                raise
-            return message
-        attempted = not watch.line
-        found = await watch.line.stand(self._attempt, timeout, attempted=attempted)
-        if found is None:
-            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
-        assert isinstance(found, Message)
-        return found
-
-    async def aclose(self) -> None:
-        """Close, as anyio calls it; the same as `close`, and never waits."""
-        self.close()
-
-    def _receive_blocking(self, timeout: float | None) -> Message:
-        deadline = _Deadline(timeout)
-        name = self.name
-        # Interrupted receives come back here, so that Python's signal handlers run.
-        option = _ffi.RECEIVE | _ffi.RECEIVE_LARGE | _ffi.RECEIVE_INTERRUPT
-        if timeout is not None:
-            option |= _ffi.RECEIVE_TIMEOUT
-        buffer = _ffi.take_buffer()
-        try:
-            while (code := _ffi.receive(buffer, name, option, deadline.milliseconds())) != 0:
-                if code != ReceiveCode.INTERRUPTED:
-                    buffer = _recover(code, buffer)
-            return _adopt(buffer)
-        finally:
-            _ffi.return_buffer(buffer)
-
-
-class ReceiveRight(_Receiver, ObjectReceiveStream[Message]):
+class ReceiveRight(Receiver, ObjectReceiveStream[Message]):
     """The receive right of a port: there is one, and its holder gets the messages."""
 
     __slots__ = ()
@@ -338,13 +232,13 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         if _requests.is_awaited(self.name):
             raise WouldBlock(SendCode.TIMED_OUT, "send_nowait")
         try:
-            _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), 0)
+            Outgoing(message, self, Disposition.COPY_SEND).send_blocking(0)
         except SendTimedOut as error:
             raise WouldBlock(error.number, error.call) from None
 
     def send_blocking(self, message: Message, timeout: float | None = None) -> None:
         """Send, blocking the thread while the queue is full; otherwise as `send`."""
-        _send_blocking(Outgoing(message, self, Disposition.COPY_SEND), timeout)
+        Outgoing(message, self, Disposition.COPY_SEND).send_blocking(timeout)
 
     async def call(self, message: Message, timeout: float | None = None) -> Message:
         """Send a request and return its answer; the caller owns the rights in that.
@@ -358,7 +252,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         answers. While the request has not been sent, as `send`, rights that move being back;
         afterwards ReceiveTimedOut, BadMessageError. Mach: mach_msg, MAKE_SEND_ONCE.
         """
-        deadline = _Deadline(timeout)
+        deadline = Deadline(timeout)
         idle = _idle_reply_ports()
         port = idle.pop() if idle else ReceiveRight.allocate()
         try:
@@ -377,10 +271,10 @@ class SendRight(_Sender, ObjectSendStream[Message]):
 
     def call_blocking(self, message: Message, timeout: float | None = None) -> Message:
         """As `call`, blocking the thread meanwhile."""
-        deadline = _Deadline(timeout)
+        deadline = Deadline(timeout)
         with ReceiveRight.allocate() as port:
             outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
-            _send_blocking(outgoing, timeout)
+            outgoing.send_blocking(timeout)
             return _answer(port.receive_blocking(deadline.seconds()))
 
     def copy(self) -> SendRight:
@@ -425,10 +319,10 @@ class SendOnceRight(_Sender):
 
         On failure the right stays with the caller, and otherwise all is as with `SendRight.send`.
         """
-        _send_blocking(Outgoing(message, self, Disposition.MOVE_SEND_ONCE), 0)
+        Outgoing(message, self, Disposition.MOVE_SEND_ONCE).send_blocking(0)
 
 
-class PortSet(_Receiver, ObjectReceiveStream["tuple[ReceiveRight | None, Message]"]):
+class PortSet(Receiver, ObjectReceiveStream["tuple[ReceiveRight | None, Message]"]):
     """A set of ports that are received from together. Members stay their owners' objects.
 
     ``async for port, message in port_set`` takes from each member in turn, so that a busy one does
@@ -499,55 +393,6 @@ class PortSet(_Receiver, ObjectReceiveStream["tuple[ReceiveRight | None, Message
         _ffi.mod_refs(name, PortRightType.PORT_SET, -1)
 
 
-class _Deadline:
-    """A timeout in seconds, told in what remains of it."""
-
-    __slots__ = ("_end",)
-
-    def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    def seconds(self) -> float | None:
-        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
-
-    def milliseconds(self) -> int:
-        if self._end is None:
-            return 0
-        left = math.ceil((self._end - time.monotonic()) * 1000)
-        return min(max(left, 0), _MAX_MILLISECONDS)
-
-
-_CLASSES: dict[PortRightType, type[ReceiveRight | SendRight | SendOnceRight]] = {
-    PortRightType.RECEIVE: ReceiveRight,
-    PortRightType.SEND: SendRight,
-    PortRightType.SEND_ONCE: SendOnceRight,
-}
-
-
-def own(name: int, disposition: int) -> ReceiveRight | SendRight | SendOnceRight | None:
-    """Wrap a right as received; None for one that was null or had died on the way."""
-    if name in (_wire.NAME_NULL, _wire.NAME_DEAD):
-        return None
-    return _CLASSES[ARRIVES_AS[disposition]](name)
-
-
-def _adopt(buffer: _ffi.Buffer) -> Message:
-    """Turn a received message into objects. Raises BadMessageError, everything in it released."""
-    try:
-        incoming = _wire.unpack(buffer.view)
-    except _wire.Malformed as problem:
-        _ffi.destroy(buffer)
-        raise BadMessageError(f"a peer sent {problem}; it was destroyed") from None
-    return Message(
-        incoming.id,
-        incoming.body,
-        [own(*right) for right in incoming.rights],
-        own(incoming.remote, incoming.bits & 0x1F),
-        port=incoming.local,
-        trailer=incoming.trailer,
-    )
-
-
 def _idle_reply_ports() -> list[ReceiveRight]:
     """Return the running loop's reply ports that no call uses; closed with its adapter."""
     adapter = _loop.current()
@@ -571,26 +416,5 @@ def _answer(message: Message) -> Message:
     return message
 
 
-def _recover(code: int, buffer: _ffi.Buffer) -> _ffi.Buffer:
-    """After a failed receive: return a buffer to try again with, or raise the error."""
-    if code == ReceiveCode.TOO_LARGE:
-        needed = _wire.HEADER.unpack_from(buffer.view)[1] + _wire.TRAILER_SIZE
-        larger = _ffi.Buffer(needed)
-        _ffi.return_buffer(buffer)
-        return larger
-    if split(code)[0] == ReceiveCode.BODY_ERROR:
-        _ffi.destroy(buffer)  # what of it did arrive
-    raise mach_error(code, "mach_msg")
-
-
-def _send_blocking(outgoing: Outgoing, timeout: float | None) -> None:
-    deadline = _Deadline(timeout)
-    option = _ffi.SEND | _ffi.SEND_INTERRUPT
-    if timeout is not None:
-        option |= _ffi.SEND_TIMEOUT
-    try:
-        while not outgoing.attempt(option, left := deadline.milliseconds()):
-            if timeout is not None and left == 0:
-                raise mach_error(SendCode.TIMED_OUT, "mach_msg")
-    finally:
-        outgoing.give_back()
+for _kind in (ReceiveRight, SendRight, SendOnceRight):
+    CLASSES[_kind.kind] = _kind
