@@ -42,6 +42,7 @@ from .notifications import Event, Supervisor, Watched
 from .ports import PortSet, PortStatus, ReceiveRight, SendOnceRight, SendRight
 from .service import Service, connect, current_request
 from .tasks import pid_for_task, task_self
+from .tracing import Trace, trace
 
 __all__ = [
     "BadMessageError",
@@ -84,6 +85,7 @@ __all__ = [
     "ServerGoneError",
     "Service",
     "Supervisor",
+    "Trace",
     "UnknownServiceError",
     "UsageError",
     "Watched",
@@ -98,4 +100,5 @@ __all__ = [
     "pid_for_task",
     "serve_fd",
     "task_self",
+    "trace",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from . import _ffi, _loop, _wire
+from . import _ffi, _loop, _wire, tracing
 from ._deadline import Deadline
 from ._right import Right
 from .codes import ReceiveCode, split
@@ -41,6 +41,8 @@ def _adopt(buffer: _ffi.Buffer) -> Message:
     except _wire.Malformed as problem:
         _ffi.destroy(buffer)
         raise BadMessageError(f"a peer sent {problem}; it was destroyed") from None
+    if tracing.on:
+        tracing.received(incoming)
     return Message(
         incoming.id,
         incoming.body,

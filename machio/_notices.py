@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from . import _ffi, _loop, _wire
+from . import _ffi, _loop, _wire, tracing
 from .codes import ReceiveCode
 from .errors import MachError, RightClosedError, UsageError, mach_error
 from .messages import Disposition, NotificationId, PortRightType
@@ -83,6 +83,8 @@ def _count_of(buffer: _ffi.Buffer) -> int | None:
     if incoming is None or not _wire.is_from_kernel(incoming.trailer):
         _ffi.destroy(buffer)  # the notify port is nobody else's; believe the system only
         return None
+    if tracing.on:
+        tracing.received(incoming)
     if incoming.id == NotificationId.SEND_ONCE:
         raise RightClosedError("the port whose senders were awaited is closed")
     if incoming.id != NotificationId.NO_SENDERS:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from . import _ffi, _wire
+from . import _ffi, _wire, tracing
 from ._deadline import Deadline
 from ._right import Right
 from .codes import SHORTAGE_MASK, SendCode, split
@@ -145,6 +145,8 @@ class Outgoing:
         buffer = self._pack() if self._buffer is None else self._buffer
         number = _ffi.send(buffer, self._size, option, milliseconds)
         if number == 0:
+            if tracing.on:
+                self._trace(buffer)
             self._finish()
             return True
         code = split(number)[0]
@@ -214,6 +216,11 @@ class Outgoing:
             raise
         self._buffer = buffer
         return buffer
+
+    def _trace(self, buffer: _ffi.Buffer) -> None:
+        message = self._message
+        (port,) = _wire.NAME.unpack_from(buffer.view, _wire.REMOTE_AT)
+        tracing.sent(message.id, port, message.body, len(self._cargo), self._reply is not None)
 
     def _finish(self) -> None:
         buffer, self._buffer = self._buffer, None

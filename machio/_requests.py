@@ -17,7 +17,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from . import _ffi, _loop, _wire
+from . import _ffi, _loop, _wire, tracing
 from ._loop import Adapter, Line
 from .codes import ReceiveCode
 from .errors import MachError
@@ -157,6 +157,8 @@ class _Mailbox:
         if not _wire.is_from_kernel(incoming.trailer):
             _ffi.destroy(buffer)
             return
+        if tracing.on:
+            tracing.received(incoming)
         counted = _NAMED.get(incoming.id)  # type: ignore[call-overload]
         if counted is None:
             return

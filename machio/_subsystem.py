@@ -6,10 +6,11 @@ import inspect
 import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, overload
 
-from ._miglayout import Layout, Routine, make_error
+from ._miglayout import REPLY_OFFSET, Layout, Routine, make_error
 from ._migtypes import Fault, kind_of
 from .codes import MigCode
 from .errors import RoutineError, UsageError
+from .tracing import name_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -99,6 +100,9 @@ class Subsystem:
         cls._by_id = {one.id: one for one in cls.routines.values()}
         if len(cls._by_id) != len(cls.routines):
             raise TypeError(f"two routines of {cls.__name__} have the same number")
+        for one in cls.routines.values():
+            name = f"{cls.__name__}.{one.name}"
+            name_ids({one.id: name, one.id + REPLY_OFFSET: f"{name} reply"})
 
     @classmethod
     def client(cls, right: Callee, *, timeout: float | None = None) -> Self:

@@ -34,6 +34,7 @@ from .codes import BootstrapCode, KernCode, MigCode, explain
 from .errors import BadMessageError, MachError, ReceiveError
 from .messages import Disposition, Message, NotificationId
 from .ports import ReceiveRight, SendOnceRight, SendRight
+from .tracing import name_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +71,9 @@ class RequestId(IntEnum):
 
 
 REPLY = 100
+
+name_ids({one: f"bootstrap {one.name.lower()}" for one in RequestId})
+name_ids({one + REPLY: f"bootstrap {one.name.lower()} reply" for one in RequestId})
 
 
 class StartError(Exception):

@@ -39,7 +39,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap
+from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap, tracing
 from ._checkin import ServerState
 from ._incoming import own
 from .codes import ReceiveCode, split
@@ -295,6 +295,9 @@ class _Queue:
 
     def _judge(self) -> None:
         view = self._message()
+        if tracing.on:
+            with contextlib.suppress(_wire.Malformed):
+                tracing.received(_wire.unpack(self._buffer.view))
         if self._server.judge(view) is not ServerState.ACCEPTED:
             _ffi.destroy(self._buffer)
             return

@@ -107,6 +107,11 @@ class Sender:
         return not any(self.audit_token)
 
 
+def sender_of(trailer: bytes) -> Sender | None:
+    """Return the sender that an audit trailer names; None if there is no trailer."""
+    return Sender(_wire.AUDIT_TRAILER.unpack(trailer)[5:]) if trailer else None
+
+
 class Message:
     """One message, to be sent or received.
 
@@ -147,9 +152,7 @@ class Message:
     @property
     def sender(self) -> Sender | None:
         """Who sent it; None for a message that was not received."""
-        if not self._trailer:
-            return None
-        return Sender(_wire.AUDIT_TRAILER.unpack(self._trailer)[5:])
+        return sender_of(self._trailer)
 
     @property
     def seqno(self) -> int | None:
