@@ -13,17 +13,18 @@ LIBRARY := $(wildcard machio/csrc/*.c machio/csrc/linux/*.c)
 C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c tests/fuzz/*.c examples/c/*.c)
 C_HEADERS := $(wildcard machio/csrc/*.h machio/csrc/linux/*.h tests/c/*.h) \
 	$(shell find machio/csrc/linux/include -name '*.h' 2>/dev/null)
-C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS))
+C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS)) $(wildcard benchmarks/*.[ch])
 LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 	-Imachio/csrc -Imachio/csrc/linux -Imachio/csrc/linux/include -Itests/c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test conformance stress rules sanitize fuzz wheels darwin lint format clean
+.PHONY: help build demo test conformance stress rules sanitize fuzz bench bench-quick \
+	bench-compare wheels darwin lint format clean
 
 help: ## list the targets
 	@echo "make ..."
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 	    awk -F '|' '{ printf "%-13s %s\n", $$1, $$2 }'
 	@echo "with PYTHON=python3.12, VENV=.venv312, ARGS='-k handshake' (for test) if wanted"
 
@@ -56,6 +57,15 @@ fuzz: build/fuzz/decode ## feed the decoder what hostile peers might send, for S
 	@mkdir -p build/fuzz/corpus
 	@build/fuzz/decode -max_total_time=$(SECONDS) -timeout=20 -max_len=4096 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/ -verbosity=0 build/fuzz/corpus tests/fuzz/corpus
+
+bench: $(VENV)/.built $(VENV)/.bench ## measure machio beside its peers: a table, a picture, a line of history
+	@$(PY) benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.built $(VENV)/.bench ## the same in a minute, on one core
+	@$(PY) benchmarks --quick $(ARGS)
+
+bench-compare: $(VENV)/.built ## lay the last two runs of bench side by side
+	@$(PY) benchmarks --compare
 
 wheels: $(VENV)/.darwin ## build wheels for this Linux and for macOS into dist/, without a Mac
 	@$(PY) tools/darwin/wheels.py dist
@@ -122,6 +132,11 @@ $(VENV)/.built: $(VENV)/.build machio_build.py $(LIBRARY) $(C_HEADERS)
 $(VENV)/.test: $(VENV)/.build | $(VENV)/.built
 	@echo "installing what the tests need"
 	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.build
+	@echo "installing what the benchmarks need"
+	@$(PIP) install --group bench
 	@touch $@
 
 $(VENV)/.darwin: $(VENV)/.build
