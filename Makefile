@@ -5,6 +5,7 @@ PYTHON ?=
 ARGS ?=
 SECONDS ?= 60
 COUNT ?= 100
+JOBS ?= 2
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -40,11 +41,11 @@ conformance: $(VENV)/.built $(VENV)/.test ## test Mach statement by statement an
 	@$(PY) -m pytest --quiet tests/mach/test_mach_*.py $(ARGS)
 	@$(PY) tests/mach/matrix.py --write
 
-stress: $(VENV)/.built $(VENV)/.test ## play the handshake's table COUNT times (100) in a row
-	@for round in $$(seq $(COUNT)); do \
-	    $(PY) -m pytest -q tests/test_handshake.py --round $$round $(ARGS) || exit 1; \
-	    echo "round $$round of $(COUNT)"; \
-	done
+stress: $(VENV)/.built $(VENV)/.test ## play the handshake's table COUNT times (100), JOBS (2) at once
+	@seq $(COUNT) | xargs -P $(JOBS) -I ROUND sh -c '\
+	    said=$$($(PY) -m pytest -q tests/test_handshake.py --round ROUND $(ARGS)) || \
+	        { echo "$$said"; exit 255; }; \
+	    echo "round ROUND of $(COUNT): $$(echo "$$said" | tail -n 1)"'
 
 rules: $(VENV)/.built $(VENV)/.test ## play new random operations against the model of Mach's rights
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \

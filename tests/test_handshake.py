@@ -29,7 +29,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for parent, loop in WAYS if name == "plain" else [WAYS[turn]]:
                 label = f"{name}-{loop}-{scenario}-{parent}"
                 plays.append(pytest.param(name, scenario, parent, loop, id=label, marks=marks))
-    metafunc.parametrize(("theatre", "scenario", "parent", "loop"), plays, indirect=["theatre"])
+    names = ("theatre", "scenario", "parent", "loop")
+    # The scope is told again: parametrize would make it that of a function.
+    metafunc.parametrize(names, plays, indirect=["theatre"], scope="module")
 
 
 @pytest.fixture(scope="module")
