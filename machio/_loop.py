@@ -265,6 +265,11 @@ _adapters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Adapter] = (
 )
 
 
+def kept_rights() -> list[Any]:
+    """Return the rights that the loops of this task keep open for their own use."""
+    return [right for adapter in _adapters.values() for right in adapter.reply_ports or ()]
+
+
 def current() -> Adapter:
     """Return the running loop's adapter, made on first use. Raises RuntimeError outside a loop."""
     loop = asyncio.get_running_loop()

@@ -147,7 +147,7 @@ async def serve_fd(
     Raises NoCheckInError (nobody reads the pipe any more), WrongRightError, HandshakeTimedOut,
     BootstrapError, ReceiveError (no room for the right), OSError (`fd` is not fit for it).
     """
-    server = _checkin.Server(secrets.token_bytes(8), _service_name(), right_type)
+    server = _checkin.Server(secrets.token_bytes(8), service_name(), right_type)
     with _Closing(fd):
         return await _limited(_serve(fd, server), timeout)
 
@@ -187,7 +187,8 @@ def _taken(fd: int, what: str) -> int:
     return fd
 
 
-def _service_name() -> str:
+def service_name() -> str:
+    """Return a name that nobody has and nobody guesses."""
     where = f"{os.getpid()}.{threading.get_native_id()}"
     return f"org.machio.child_port_handshake.{where}.{secrets.token_hex(16)}"
 
@@ -330,10 +331,15 @@ class _Queue:
 
 async def _check_in(fd: int, right: Right, disposition: Disposition) -> None:
     client = _checkin.Client()
-    await _read_offer(fd, client)
-    message = Message(_checkin.CHECK_IN_ID, client.body(), rights=[(right, disposition)])
+    await read_offer(fd, client)
+    await send_check_in(client.name, client.body(), right, disposition)
+
+
+async def send_check_in(name: str, body: bytes, right: Right, disposition: Disposition) -> None:
+    """Send a check-in to the service of that name; it fails as `check_in_fd` does."""
+    message = Message(_checkin.CHECK_IN_ID, body, rights=[(right, disposition)])
     try:
-        with await bootstrap.look_up(client.name) as service:
+        with await bootstrap.look_up(name) as service:
             await service.send(message)
     except (UnknownServiceError, DeadDestinationError) as error:
         raise ServerGoneError(
@@ -342,7 +348,8 @@ async def _check_in(fd: int, right: Right, disposition: Disposition) -> None:
         ) from error
 
 
-async def _read_offer(fd: int, client: _checkin.Client) -> None:
+async def read_offer(fd: int, client: _checkin.Client) -> None:
+    """Feed the client what it needs from `fd`, which stays open."""
     try:
         pipe = _loop.current().watch_reader(fd)
     except OSError:

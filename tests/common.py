@@ -1,4 +1,4 @@
-"""What the tests share with the programs that they start: loops, open files, a server's directory.
+"""What the tests share, also with the programs that they start: loops, waits, open files.
 
 It is not in conftest.py, for there is one of that name in other folders too.
 """
@@ -10,10 +10,11 @@ import errno
 import gc
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import machio
 
 try:
     import uvloop
@@ -36,9 +37,23 @@ if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
 
 
-def make_bootstrap_dir() -> Path:
-    """Make a directory, mode 0700, with a path short enough for the address of a socket."""
-    return Path(tempfile.mkdtemp(prefix="machio-", dir="/tmp"))
+def fill(send: machio.SendRight, port: machio.ReceiveRight) -> None:
+    """Send messages 0, 1, ... until the queue is full."""
+    for index in range(port.queue_limit - port.status.queued):
+        send.send_nowait(machio.Message(index))
+
+
+async def settle() -> None:
+    """Let everything that is ready run, kqueue events included."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Start a task and let it come to its first wait."""
+    task = asyncio.create_task(coroutine)
+    await settle()
+    return task
 
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"

@@ -2,8 +2,8 @@
 
 - An ``async def test_...`` runs once on each of `LOOPS`. A test that starts other processes takes
   the fixture `loop_name` instead and passes the name on; `LOOPS` makes the loop there.
-- The test process never meets the user's bootstrap server: ``MACHIO_BOOTSTRAP`` names a private
-  directory from the start. A test that wants its own takes `bootstrap_dir` or `bootstrap_env`.
+- The test process never meets the user's bootstrap server: `machio.testing` sees to that, and has
+  the fixtures `bootstrap_dir` and `bootstrap_env` for a test that wants its own.
 - A file that is open after a test and was not before fails it.
 """
 
@@ -12,15 +12,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from common import LOOPS, leaked_fds, make_bootstrap_dir, open_fds
+from common import LOOPS, leaked_fds, open_fds
 
 import machio
+from machio import _requests
+
+pytest_plugins = ["machio.testing"]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict:
@@ -39,40 +41,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-# --- bootstrap servers -------------------------------------------------------------------------
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    # Before any test module imports machio, which may read the variable when it is loaded.
-    config.stash[_SESSION_BOOTSTRAP] = make_bootstrap_dir()
-    os.environ["MACHIO_BOOTSTRAP"] = str(config.stash[_SESSION_BOOTSTRAP])
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     # What is there now stays; the collections around each test need not look at it again.
     gc.collect()
     gc.freeze()
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[_SESSION_BOOTSTRAP], ignore_errors=True)
-
-
-_SESSION_BOOTSTRAP = pytest.StashKey[Path]()
+@pytest.fixture
+def port() -> Iterator[machio.ReceiveRight]:
+    """A port whose queue has Mach's usual limit."""
+    with machio.ReceiveRight.allocate() as port:
+        yield port
 
 
 @pytest.fixture
-def bootstrap_dir() -> Iterator[Path]:
-    """A directory for a bootstrap server that no other test uses."""
-    path = make_bootstrap_dir()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def bootstrap_env(bootstrap_dir: Path) -> dict[str, str]:
-    """An environment for processes that are to use `bootstrap_dir`."""
-    return {**os.environ, "MACHIO_BOOTSTRAP": str(bootstrap_dir)}
+def send(port: machio.ReceiveRight) -> Iterator[machio.SendRight]:
+    """A send right to it; nobody waits on that after the test."""
+    with port.make_send() as send:
+        yield send
+    assert not _requests._slots
 
 
 @pytest.fixture(scope="session")

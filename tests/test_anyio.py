@@ -3,21 +3,10 @@
 import anyio
 import pytest
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from common import fill
 
 import machio
 from machio import Message, PortSet, ReceiveRight
-
-
-@pytest.fixture
-def port():
-    with ReceiveRight.allocate() as port:
-        yield port
-
-
-@pytest.fixture
-def send(port):
-    with port.make_send() as send:
-        yield send
 
 
 async def copy(source: ObjectReceiveStream[Message], target: ObjectSendStream[Message]) -> None:
@@ -39,8 +28,7 @@ async def test_rights_are_object_streams(port, send):
 
 
 async def test_the_exceptions_are_anyios(port, send):
-    for index in range(port.queue_limit):
-        send.send_nowait(Message(index))
+    fill(send, port)
     with pytest.raises(anyio.WouldBlock):
         send.send_nowait(Message(9))
     port.close()
@@ -75,8 +63,7 @@ async def test_scopes_that_end_at_any_moment_lose_nothing(port, send):
 
 
 async def test_a_deadline_gives_the_rights_back(port, send):
-    for index in range(port.queue_limit):
-        send.send_nowait(Message(index))
+    fill(send, port)
     with ReceiveRight.allocate() as carried:
         with pytest.raises(TimeoutError):
             with anyio.fail_after(0.01):
@@ -88,8 +75,7 @@ async def test_a_deadline_gives_the_rights_back(port, send):
 
 
 async def test_nobody_overtakes_those_who_wait_for_room(port, send):
-    for index in range(port.queue_limit):
-        send.send_nowait(Message(index))
+    fill(send, port)
     async with anyio.create_task_group() as group:
         for index in range(5, 15):
             group.start_soon(send.send, Message(index))

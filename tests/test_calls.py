@@ -8,6 +8,7 @@ import os
 import threading
 
 import pytest
+from common import start
 from scenarios import rights_held
 
 import machio
@@ -22,26 +23,12 @@ def port():
         yield port
 
 
-@pytest.fixture
-def send(port):
-    with port.make_send() as send:
-        yield send
-
-
 def ask(number=0, rights=()):
     return Message(ASK, number.to_bytes(4, "little"), rights=rights)
 
 
 def number_in(message):
     return int.from_bytes(message.body[:4], "little")
-
-
-async def start(coroutine):
-    """Start a task and let it come to its first wait."""
-    task = asyncio.ensure_future(coroutine)
-    for _ in range(3):
-        await asyncio.sleep(0)
-    return task
 
 
 async def warm_up(port, send):

@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+from common import fill, settle, start
 
 import machio
 from machio import (
@@ -21,36 +22,6 @@ from machio import (
 
 SEND = PortRightType.SEND
 DEAD = PortRightType.DEAD_NAME
-
-
-@pytest.fixture
-def port():
-    with ReceiveRight.allocate() as port:
-        yield port
-
-
-@pytest.fixture
-def send(port):
-    with port.make_send() as send:
-        yield send
-    assert not _requests._slots
-
-
-def fill(send, port):
-    for index in range(port.queue_limit - port.status.queued):
-        send.send_nowait(Message(index))
-
-
-async def settle():
-    """Let everything that is ready run, kqueue events included."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def start(coroutine):
-    task = asyncio.create_task(coroutine)
-    await settle()
-    return task
 
 
 class TestReceiving:

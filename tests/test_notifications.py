@@ -4,22 +4,10 @@ import asyncio
 
 import anyio
 import pytest
+from common import fill, settle, start
 
 import machio
 from machio import Message, NotificationId, PortRightType, ReceiveRight, Supervisor, _ffi, _requests
-
-
-@pytest.fixture
-def port():
-    with ReceiveRight.allocate() as port:
-        yield port
-
-
-@pytest.fixture
-def send(port):
-    with port.make_send() as send:
-        yield send
-    assert not _requests._slots
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +17,6 @@ def _no_leaked_names():
     asyncio._set_running_loop(None)
     # The notify port of a loop, its mailbox, closes with the loop.
     assert len(set(_ffi.names()) - before) <= 1
-
-
-def fill(send, port):
-    for index in range(port.queue_limit):
-        send.send_nowait(Message(index))
-
-
-async def start(coroutine):
-    task = asyncio.create_task(coroutine)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    return task
 
 
 class TestSendPossible:
@@ -160,17 +136,14 @@ class TestSupervisor:
             # One that nobody reads is closed with the supervisor.
             with supervisor.dropped() as once:
                 once.send(Message(4, rights=[ReceiveRight.allocate()]))
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await settle()
 
     async def test_closing_a_right_ends_its_watch_quietly(self, port, send):
         async with Supervisor() as supervisor:
             with send.copy() as other:
                 supervisor.died(other)
-                for _ in range(5):
-                    await asyncio.sleep(0)
-            for _ in range(5):
-                await asyncio.sleep(0)
+                await settle()
+            await settle()
             assert not supervisor._tasks
             with anyio.move_on_after(0):
                 await anext(supervisor)

@@ -6,6 +6,7 @@ import signal
 import threading
 
 import pytest
+from common import fill
 
 import machio
 from machio import (
@@ -25,22 +26,9 @@ SEND, RECEIVE = PortRightType.SEND, PortRightType.RECEIVE
 
 
 @pytest.fixture
-def port():
-    with ReceiveRight.allocate() as port:
-        yield port
-
-
-@pytest.fixture
-def send(port):
-    with port.make_send() as send:
-        yield send
-
-
-@pytest.fixture
 def full(port, send):
     """A port whose queue is full, and a send right to it."""
-    for index in range(port.queue_limit):
-        send.send_nowait(Message(index))
+    fill(send, port)
     return send
 
 

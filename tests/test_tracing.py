@@ -21,18 +21,6 @@ class Clock(mig.Subsystem, base=880000):
 
 
 @pytest.fixture
-def port():
-    with ReceiveRight.allocate() as port:
-        yield port
-
-
-@pytest.fixture
-def send(port):
-    with port.make_send() as send:
-        yield send
-
-
-@pytest.fixture
 def at_debug(caplog):
     with caplog.at_level(logging.DEBUG, "machio"):
         yield caplog

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Self
 
-from common import make_bootstrap_dir
 from places import Place
 from scenarios import SCENARIOS
+
+from machio.testing import bootstrap_directory
 
 PLAY = Path(__file__).parent / "programs" / "play.py"
 
@@ -24,14 +25,15 @@ class Theatre:
     """
 
     def __init__(self, place: Place, dev: bool) -> None:
-        self._directory = make_bootstrap_dir()
+        self._directory = contextlib.ExitStack()
+        directory = self._directory.enter_context(bootstrap_directory())
         if place.user is not None:
-            os.chown(self._directory, place.user, place.user)
+            os.chown(directory, place.user, place.user)
         self._process = subprocess.Popen(
             [sys.executable, *dev * ["-X", "dev"], "-W", "error", str(PLAY), *place.options],
             env={
                 **os.environ,
-                "MACHIO_BOOTSTRAP": str(self._directory),
+                "MACHIO_BOOTSTRAP": str(directory),
                 "MACHIO_BOOTSTRAPD": f"{sys.executable} -m machio.bootstrapd",
             },
             stdin=subprocess.PIPE,
@@ -53,7 +55,7 @@ class Theatre:
 
     def close(self) -> None:
         self._process.communicate()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.close()
         assert self._process.returncode == 0
 
     def __enter__(self) -> Self:
