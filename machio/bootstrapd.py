@@ -23,26 +23,23 @@ import socket
 import struct
 import sys
 import time
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import _ffi
 from ._ffi import ffi, lib  # type: ignore[attr-defined]
+from ._registry import MOST, Registry, RequestId
 from .codes import BootstrapCode, KernCode, MigCode, explain
 from .errors import BadMessageError, MachError, ReceiveError
-from .messages import Disposition, Message, NotificationId
+from .messages import Carried, Disposition, Message, NotificationId
 from .ports import ReceiveRight, SendOnceRight, SendRight
 from .tracing import name_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 log = logging.getLogger("machio.bootstrapd")
 
-MOST_NAMES = 8192
-MOST_NAMES_OF_ONE = 1024
 MOST_PARKED = 256
 RECOVERY = 1.0  # seconds in which the tasks of a server that crashed come back
 IDLE = 10.0  # seconds without names and without tasks before a server that was started leaves
@@ -52,22 +49,20 @@ NAME_SIZE = 128
 NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))  # NDR_record: little-endian, ASCII, IEEE
 REQUEST = struct.Struct(f"=8s{NAME_SIZE}s")
 RETURN_CODE = struct.Struct("=8si")
+STATUS = struct.Struct("=8sii")
 LIST_HEAD = struct.Struct("=8siI")
 LIST_ENTRY = struct.Struct(f"=iI{NAME_SIZE}s")
 NOTIFICATION = struct.Struct("=8sI")
 CREDENTIALS = struct.Struct("=iII")
+# How many rights a request has; others have none. Registering none withdraws a declaration.
+RIGHTS = {
+    RequestId.CHECK_IN: (1,),
+    RequestId.REGISTER: (0, 1),
+    RequestId.CREATE_SERVICE: (1,),
+}
 
 INHERITED_FROM = 3  # SD_LISTEN_FDS_START
 STARTED_BY_A_TASK = "machio-started"  # the name of the socket, in LISTEN_FDNAMES
-
-
-class RequestId(IntEnum):
-    """What a client can ask for; the reply's id is REPLY more."""
-
-    CHECK_IN = 11001
-    REGISTER = 11002
-    LOOK_UP = 11003
-    LIST = 11004
 
 
 REPLY = 100
@@ -80,77 +75,6 @@ class StartError(Exception):
     """The server cannot run; the text says why and what to do."""
 
 
-# --- the names ---------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Service:
-    """A name's port, and who gave it the name."""
-
-    right: SendRight
-    owner: int  # pid, attested by the kernel; 0 for a process of another pid namespace
-    made_by: RequestId
-
-
-class Registry:
-    """Names and their send rights, which it owns. Knows neither loop nor messages."""
-
-    def __init__(self, most: int = MOST_NAMES, most_of_one: int = MOST_NAMES_OF_ONE) -> None:
-        self._services: dict[bytes, Service] = {}
-        self._most = most
-        self._most_of_one = most_of_one
-
-    def __len__(self) -> int:
-        return len(self._services)
-
-    def add(self, name: bytes, right: SendRight, owner: int, made_by: RequestId) -> int:
-        """Give a name to a port. Returns 0, or a code of 1100..1105.
-
-        Ownership: the right is consumed on success and stays the caller's otherwise.
-        """
-        known = self._get(name)
-        if known is not None:
-            # Who is pid 0 cannot be told from another pid 0.
-            mine = owner != 0 and known.owner == owner
-            return BootstrapCode.SERVICE_ACTIVE if mine else BootstrapCode.NOT_PRIVILEGED
-        if right.is_dead or len(self._services) >= self._most:
-            return BootstrapCode.NO_MEMORY
-        if sum(service.owner == owner for service in self._services.values()) >= self._most_of_one:
-            return BootstrapCode.NO_MEMORY
-        self._services[name] = Service(right, owner, made_by)
-        return 0
-
-    def look_up(self, name: bytes) -> SendRight | None:
-        """Return the right of a name, which stays the registry's, or None."""
-        known = self._get(name)
-        return None if known is None else known.right
-
-    def drop_port(self, port: int) -> list[bytes]:
-        """Forget every name of a port that died, and return them."""
-        names = [name for name, known in self._services.items() if known.right.name == port]
-        for name in names:
-            self._services.pop(name).right.close()
-        return names
-
-    def after(self, name: bytes) -> Iterator[tuple[bytes, Service]]:
-        """Go through the names that sort after this one, in order."""
-        for known in sorted(other for other in self._services if other > name):
-            yield known, self._services[known]
-
-    def close(self) -> None:
-        """Give all rights up."""
-        while self._services:
-            self._services.popitem()[1].right.close()
-
-    def _get(self, name: bytes) -> Service | None:
-        # The news of a death may still stand in the queue behind this request: ask the kernel.
-        known = self._services.get(name)
-        if known is not None and known.right.is_dead:
-            self.drop_port(known.right.name)
-            return None
-        return known
-
-
 # --- requests ----------------------------------------------------------------------------------
 
 
@@ -160,8 +84,7 @@ def parse(message: Message) -> tuple[RequestId, bytes] | None:
         request = RequestId(message.id)
     except ValueError:
         return None
-    offers = request in (RequestId.CHECK_IN, RequestId.REGISTER)
-    if len(message.rights) != offers or len(message.body) != REQUEST.size:
+    if len(message.rights) not in RIGHTS.get(request, (0,)) or len(message.body) != REQUEST.size:
         return None
     field = REQUEST.unpack(message.body)[1]
     name, end, _ = field.partition(b"\0")
@@ -185,7 +108,10 @@ class Server:
     def __init__(
         self, listener: socket.socket, *, idle: float | None, how_to_leave: int, crashed: bool
     ) -> None:
-        self.registry = Registry(most=min(MOST_NAMES, max(_fd_limit() // 2 - 32, 16)))
+        most = min(MOST, max(_fd_limit() // 2 - 32, 16))
+        self.registry = Registry(
+            most, watch=lambda name: self._request(name, NotificationId.DEAD_NAME)
+        )
         listener.setblocking(False)
         self._listener = listener
         self._idle = idle
@@ -300,7 +226,9 @@ class Server:
                 await asyncio.sleep(0.1)  # too many open files: some will be closed
                 continue
             with message:
-                if message.is_notification:
+                if message.id == NotificationId.PORT_DESTROYED:
+                    self._returned(message)
+                elif message.is_notification:
                     self._notified(message)
                 else:
                     self._requested(message)
@@ -316,6 +244,16 @@ class Server:
             _ffi.deallocate(name)  # the notification came with a reference
             self._changed.set()
 
+    def _returned(self, message: Message) -> None:
+        """Keep the receive right of a declared service whose owner does not want it any more.
+
+        Another task's layer says so, and who else has the receive right may say it as well.
+        """
+        right = message.rights[0] if len(message.rights) == 1 else None
+        if isinstance(right, ReceiveRight) and self.registry.take_back(right):
+            message.rights = ()
+            self._changed.set()
+
     def _requested(self, message: Message) -> None:
         request = parse(message)
         sender = message.sender
@@ -327,12 +265,38 @@ class Server:
             self._look_up(name, message.reply, sender.pid)
         elif what is RequestId.LIST:
             self._list(name, message.reply)
+        elif what is RequestId.STATUS:
+            self._status(name, message.reply)
         else:
-            code = self._add(what, name, message, sender.pid)
-            log.info("pid %d: %s %s: %s", sender.pid, what.name.lower(), shown(name), _said(code))
-            self._reply(message.reply, what, RETURN_CODE.pack(NDR, code))
-            if not code:
-                self._answer_parked(name)
+            self._change(what, name, message, sender.pid)
+
+    def _change(self, what: RequestId, name: bytes, message: Message, pid: int) -> None:
+        kept = self.registry.kept(name) if what is RequestId.CHECK_IN else None
+        code, carried = 0, None
+        if kept is not None:
+            code, carried = self._lend(kept)
+        elif not message.rights:
+            self.registry.withdraw(name, pid)
+        else:
+            code = self._add(what, name, message, pid)
+            right = self.registry.look_up(name) if what is RequestId.CREATE_SERVICE else None
+            if not code and right is not None:
+                carried = (right, Disposition.COPY_SEND)
+        log.info("pid %d: %s %s: %s", pid, what.name.lower(), shown(name), _said(code))
+        body = b"" if carried else RETURN_CODE.pack(NDR, code)
+        if self._reply(message.reply, what, body, carried) and kept is not None and kept.closed:
+            self.registry.was_checked_in(name, pid)
+        self._changed.set()
+        if not code:
+            self._answer_parked(name)
+
+    def _lend(self, kept: ReceiveRight) -> tuple[int, Carried]:
+        """Have a receive right come back when it is destroyed where it goes now."""
+        try:
+            self._request(kept.name, NotificationId.PORT_DESTROYED)
+        except MachError:
+            return BootstrapCode.NO_MEMORY, None
+        return 0, (kept, Disposition.MOVE_RECEIVE)
 
     def _add(self, what: RequestId, name: bytes, message: Message, pid: int) -> int:
         right = message.rights[0]
@@ -340,17 +304,24 @@ class Server:
             return BootstrapCode.NO_MEMORY  # it died on the way
         if not isinstance(right, SendRight):
             return MigCode.TYPE_ERROR
-        code = self.registry.add(name, right, pid, what)
-        if code:
-            return code
-        message.rights = ()
-        try:
-            self._request(right.name, NotificationId.DEAD_NAME)
-        except MachError:  # dead by now, so there will be no notification
-            self.registry.drop_port(right.name)
-            return BootstrapCode.NO_MEMORY
-        self._changed.set()
-        return 0
+        if what is not RequestId.CREATE_SERVICE:
+            code = self.registry.add(name, right, pid, what)
+        elif _is_task(right, pid):
+            code = self.registry.declare(name, right, pid)
+        else:
+            return MigCode.TYPE_ERROR
+        if not code:
+            message.rights = ()
+        return code
+
+    def _status(self, name: bytes, reply: SendOnceRight) -> None:
+        if self.registry.look_up(name) is None:
+            body = RETURN_CODE.pack(NDR, BootstrapCode.UNKNOWN_SERVICE)
+        elif self.registry.kept(name) is None:
+            body = STATUS.pack(NDR, 0, lib.BOOTSTRAP_STATUS_ACTIVE)
+        else:
+            body = STATUS.pack(NDR, 0, lib.BOOTSTRAP_STATUS_ON_DEMAND)
+        self._reply(reply, RequestId.STATUS, body)
 
     def _look_up(self, name: bytes, reply: SendOnceRight, pid: int) -> None:
         right = self.registry.look_up(name)
@@ -367,7 +338,7 @@ class Server:
             body = RETURN_CODE.pack(NDR, BootstrapCode.UNKNOWN_SERVICE)
             self._reply(reply, RequestId.LOOK_UP, body)
         else:
-            self._reply(reply, RequestId.LOOK_UP, right=right)
+            self._reply(reply, RequestId.LOOK_UP, b"", (right, Disposition.COPY_SEND))
 
     def _list(self, after: bytes, reply: SendOnceRight) -> None:
         entries = []
@@ -378,14 +349,16 @@ class Server:
         self._reply(reply, RequestId.LIST, LIST_HEAD.pack(NDR, 0, len(entries)) + b"".join(entries))
 
     def _reply(
-        self, to: SendOnceRight, what: RequestId, body: bytes = b"", right: SendRight | None = None
-    ) -> None:
-        rights = () if right is None else ((right, Disposition.COPY_SEND),)
+        self, to: SendOnceRight, what: RequestId, body: bytes, carried: Carried = None
+    ) -> bool:
+        """Return whether the reply was sent; if not, a right that was to move is back."""
         try:
-            to.send(Message(what + REPLY, body, rights))
+            to.send(Message(what + REPLY, body, () if carried is None else (carried,)))
         except MachError as problem:
             log.info("cannot reply: %s", problem)
             to.close()
+            return False
+        return True
 
     # --- after a crash
 
@@ -400,6 +373,14 @@ class Server:
         for parked in [parked for parked in self._parked if parked[0] == name]:
             self._parked.remove(parked)
             self._found(parked[1], self.registry.look_up(name))
+
+
+def _is_task(right: SendRight, pid: int) -> bool:
+    """Return whether a right is to the task port of a process; pid 0 is one that is not seen."""
+    try:
+        return _ffi.pid_for_task(right.name) == pid
+    except MachError:
+        return pid == 0
 
 
 def _said(code: int) -> str:

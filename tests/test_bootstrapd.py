@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from machio import bootstrapd
-from machio.bootstrapd import NDR, REQUEST, Registry, RequestId, parse
+from machio._registry import Registry, RequestId
+from machio.bootstrapd import NDR, REQUEST, parse
 from machio.codes import BootstrapCode
 from machio.messages import Disposition, Message
 from machio.ports import ReceiveRight
@@ -33,11 +34,14 @@ NOT_PRIVILEGED = str(int(BootstrapCode.NOT_PRIVILEGED))
 
 TASK = """
 import os, sys
-from machio import bootstrap
+from machio import _ffi, bootstrap
+from machio._ffi import ffi, lib
 from machio.errors import MachError, ReceiveTimedOut
-from machio.messages import Message
-from machio.ports import ReceiveRight
+from machio.messages import Disposition, Message
+from machio.ports import ReceiveRight, SendRight
 ports, rights = {}, {}
+def call(what, *arguments):
+    _ffi._bootstrap(getattr(lib, "bootstrap_" + what)(lib.bootstrap_port, *arguments), what)
 def do(command, name):
     if command == "in":
         ports[name] = bootstrap.check_in_blocking(name)
@@ -49,6 +53,30 @@ def do(command, name):
         ports[name] = ReceiveRight.allocate()
         with ports[name].make_send() as send:
             bootstrap.register_blocking(name, send)
+    elif command == "create":
+        port = ffi.new("mach_port_t *")
+        call("create_service", name.encode(), port)
+        rights[name] = SendRight(port[0])
+    elif command == "status":
+        status = ffi.new("int *")
+        call("status", name.encode(), status)
+        return status[0]
+    elif command == "withdraw":
+        call("register", ffi.new("char[]", name.encode()), 0)
+    elif command == "same":
+        return ports[name].name == rights[name].name
+    elif command == "lie":  # to the server: any right instead of the task's own
+        with bootstrap.port() as server, ReceiveRight.allocate() as port:
+            body = bytes((0, 0, 0, 0, 1, 0, 0, 0)) + name.encode().ljust(128, bytes(1))
+            with port.make_send() as right:
+                server.send_blocking(Message(11005, body, [right], port), 10)
+            with port.receive_blocking(10) as reply:
+                return "believed" if reply.rights else "refused"
+    elif command == "return":  # a receive right that the server never gave away
+        with ReceiveRight.allocate() as port, port.make_send() as right, bootstrap.port() as server:
+            server.send_blocking(Message(69, b"", [port]), 10)
+            call("status", b"known", ffi.new("int *"))
+            return right.is_dead
     elif command == "send":
         rights[name].send_blocking(Message(int(os.environ.get("ID", 7))), 10)
     elif command == "receive":
@@ -524,7 +552,7 @@ with bootstrap.port() as server, ReceiveRight.allocate() as port, port.make_send
         ]
         if chance.random() < 0.1:
             rights.append(ReceiveRight.allocate())
-        id = chance.choice([11001, 11002, 11003, 11004, 11000, 70, 72, 0, -1])
+        id = chance.choice([*range(11000, 11008), 69, 70, 72, 0, -1])
         reply = chance.choice([None, (send, Disposition.COPY_SEND), port, port])
         server.send_blocking(Message(id, body, rights, reply), 20)
         try:  # what came back, so that 1024 files are enough for this process
@@ -593,6 +621,8 @@ def test_requests_are_taken_by_their_exact_shape():
     assert parse(request(11004, b"")) == (RequestId.LIST, b"")
     assert parse(Message(11003, REQUEST.pack(NDR, b"a\0rest"))) == (RequestId.LOOK_UP, b"a")
     assert parse(request(11001, b"name", [None])) == (RequestId.CHECK_IN, b"name")
+    assert parse(request(11002, b"name")) == (RequestId.REGISTER, b"name")
+    assert parse(request(11005, b"name", [None])) == (RequestId.CREATE_SERVICE, b"name")
     for wrong in (
         request(11003, b""),
         request(11003, b"x" * 128),
@@ -603,6 +633,8 @@ def test_requests_are_taken_by_their_exact_shape():
         request(11003, b"name", size=132),
         request(11000, b"name"),
         request(11005, b"name"),
+        request(11006, b"name", [None]),
+        request(11007, b"name"),
     ):
         assert parse(wrong) is None
 

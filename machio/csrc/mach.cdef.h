@@ -840,6 +840,7 @@ kern_return_t mach_vm_deallocate(vm_map_t target, mach_vm_address_t address, mac
 kern_return_t bootstrap_check_in(mach_port_t bp, const char *service_name, mach_port_t *sp);
 kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t sp);
 kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp);
+kern_return_t bootstrap_create_service(mach_port_t bp, const char *service_name, mach_port_t *sp);
 kern_return_t bootstrap_status(mach_port_t bp, const char *service_name, int *service_active);
 const char *bootstrap_strerror(kern_return_t r);
 

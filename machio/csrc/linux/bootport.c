@@ -82,12 +82,13 @@ static bool can_offer(const struct mio_port *port, mach_msg_type_name_t *ret_dis
     return true;
 }
 
-/* Forgets services whose port died, and the one of this name if there is any. */
-static void forget(const char *name) {
+/* Forgets services whose port died, and the one of this name, if there is any; id: so made. */
+static void forget(const char *name, mach_msg_id_t id) {
     for (struct service **link = &services; *link != NULL;) {
         struct service *service = *link;
         if (service->port->state == MIO_PORT_DEAD ||
-            (name != NULL && strcmp(service->request.name, name) == 0)) {
+            (name != NULL && strcmp(service->request.name, name) == 0 &&
+             (id == 0 || service->request.id == id))) {
             *link = service->next;
             mio_port_unref(service->port);
             free(service);
@@ -105,12 +106,19 @@ bool mio_bootstrap_remember(const struct mio_bootstrap_request *request) {
 
     if (request->connection != connection)
         return false;
-    forget(request->name);
+    if (request->port == MACH_PORT_NULL) {
+        forget(request->name, MIO_BOOTSTRAP_CREATE_SERVICE);
+        return true;
+    }
+    forget(request->name, 0);
     /* Another thread may have destroyed it meanwhile. Without memory it is not checked in again. */
     if (entry == NULL || !(entry->type & MACH_PORT_TYPE_SEND_RECEIVE) ||
         (service = calloc(1, sizeof *service)) == NULL)
         return true;
     service->request = *request;
+    /* The port is here: another server, who may have made one for the name, is to take this. */
+    if (request->id == MIO_BOOTSTRAP_CHECK_IN)
+        service->request.id = MIO_BOOTSTRAP_REGISTER;
     service->port = entry->port;
     mio_port_ref(service->port);
     service->next = services;
@@ -229,7 +237,7 @@ void mio_bootstrap_lost(void) {
     pthread_t thread;
     sigset_t all, before;
 
-    forget(NULL);
+    forget(NULL, 0);
     short_lives = mio_rendezvous_clock() - attached_at < 1000 ? short_lives + 1 : 0;
     if (services == NULL || recovering || busy || short_lives > 3)
         return;
@@ -349,9 +357,10 @@ static struct service *next_to_tell(struct mio_bootstrap_request *ret_request) {
 static void restore(void) {
     for (;;) {
         struct mio_bootstrap_request request;
+        struct mio_bootstrap_answer answer;
 
         mio_lock();
-        forget(NULL);
+        forget(NULL, 0);
         struct service *service = is_connected() ? next_to_tell(&request) : NULL;
         if (service == NULL) {
             settling = false;
@@ -363,7 +372,9 @@ static void restore(void) {
         mio_port_ref(port);
         mio_unlock();
 
-        kern_return_t result = mio_bootstrap_exchange(bp, &request, &(mach_port_name_t){0});
+        kern_return_t result = mio_bootstrap_exchange(bp, &request, &answer);
+        if (answer.port != MACH_PORT_NULL) /* of a service created again, which nobody asked for */
+            mach_port_deallocate(mach_task_self(), answer.port);
 
         mio_lock();
         /* The owner did not make this right. */
@@ -371,7 +382,7 @@ static void restore(void) {
             result != MACH_SEND_INVALID_DEST)
             port->mscount--;
         if (result == BOOTSTRAP_NOT_PRIVILEGED)
-            forget(request.name); /* somebody else was faster */
+            forget(request.name, 0); /* somebody else was faster */
         mio_port_unref(port);
         mio_unlock();
     }

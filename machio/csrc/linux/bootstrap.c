@@ -17,9 +17,10 @@
 
 union message {
     mach_msg_header_t head;
-    struct mio_bootstrap_look_up look_up;
+    struct mio_bootstrap_question question;
     struct mio_bootstrap_offer offer;
     struct mio_bootstrap_found found;
+    struct mio_bootstrap_state state;
     mig_reply_error_t error;
     char room[256]; /* any reply with its trailer */
 };
@@ -35,10 +36,10 @@ static mach_msg_size_t build(const struct mio_bootstrap_request *request, union 
     *message = (union message){.room = {0}};
     message->head.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND_ONCE);
     message->head.msgh_id = request->id;
-    if (request->id == MIO_BOOTSTRAP_LOOK_UP) {
-        message->look_up.ndr = NDR_record;
-        memcpy(message->look_up.name, request->name, MIO_BOOTSTRAP_NAME);
-        return sizeof message->look_up;
+    if (request->port == MACH_PORT_NULL) {
+        message->question.ndr = NDR_record;
+        memcpy(message->question.name, request->name, MIO_BOOTSTRAP_NAME);
+        return sizeof message->question;
     }
     message->head.msgh_bits |= MACH_MSGH_BITS_COMPLEX;
     message->offer.body.msgh_descriptor_count = 1;
@@ -50,28 +51,52 @@ static mach_msg_size_t build(const struct mio_bootstrap_request *request, union 
     return sizeof message->offer;
 }
 
-/* Ownership: on success *ret_found is the caller's; a reply of any other shape is destroyed. */
-static kern_return_t parse(const struct mio_bootstrap_request *request, union message *message,
-                           mach_port_name_t *ret_found) {
+/* Whether a code alone is the whole answer: without success it always is. */
+static bool needs_no_more(mach_msg_id_t id, kern_return_t code) {
+    return code != KERN_SUCCESS || id == MIO_BOOTSTRAP_CHECK_IN || id == MIO_BOOTSTRAP_REGISTER;
+}
+
+/* The right that the answer to a request brings, if it brings one. */
+static mach_msg_type_name_t brings(mach_msg_id_t id) {
+    switch (id) {
+    case MIO_BOOTSTRAP_LOOK_UP:
+    case MIO_BOOTSTRAP_CREATE_SERVICE:
+        return MACH_MSG_TYPE_PORT_SEND;
+    case MIO_BOOTSTRAP_CHECK_IN:
+        return MACH_MSG_TYPE_PORT_RECEIVE;
+    default:
+        return 0;
+    }
+}
+
+/* Ownership: on success the right in the answer is the caller's; of any other reply no right is. */
+static kern_return_t parse(mach_msg_id_t id, union message *message,
+                           struct mio_bootstrap_answer *answer) {
     const mach_msg_header_t *head = &message->head;
     bool complex = head->msgh_bits & MACH_MSGH_BITS_COMPLEX;
 
     if (head->msgh_id == MACH_NOTIFY_SEND_ONCE)
         return MIG_SERVER_DIED;
-    if (head->msgh_id != request->id + MIO_BOOTSTRAP_REPLY) {
+    if (head->msgh_id != id + MIO_BOOTSTRAP_REPLY) {
         mach_msg_destroy(&message->head);
         return MIG_REPLY_MISMATCH;
     }
     if (!complex && head->msgh_size == sizeof message->error &&
-        (request->id != MIO_BOOTSTRAP_LOOK_UP || message->error.RetCode != KERN_SUCCESS))
+        needs_no_more(id, message->error.RetCode))
         return message->error.RetCode;
-    if (complex && request->id == MIO_BOOTSTRAP_LOOK_UP &&
-        head->msgh_size == sizeof message->found &&
+    if (!complex && head->msgh_size == sizeof message->state && id == MIO_BOOTSTRAP_STATUS &&
+        message->state.code == KERN_SUCCESS) {
+        answer->status = message->state.status;
+        return KERN_SUCCESS;
+    }
+    if (complex && head->msgh_size == sizeof message->found &&
         message->found.body.msgh_descriptor_count == 1 &&
         message->found.port.type == MACH_MSG_PORT_DESCRIPTOR &&
-        message->found.port.disposition == MACH_MSG_TYPE_PORT_SEND) {
-        *ret_found = message->found.port.name;
-        return MACH_PORT_VALID(*ret_found) ? KERN_SUCCESS : BOOTSTRAP_UNKNOWN_SERVICE;
+        message->found.port.disposition == brings(id)) {
+        if (!MACH_PORT_VALID(message->found.port.name))
+            return BOOTSTRAP_UNKNOWN_SERVICE;
+        answer->port = message->found.port.name;
+        return KERN_SUCCESS;
     }
     mach_msg_destroy(&message->head);
     return MIG_TYPE_ERROR;
@@ -79,11 +104,12 @@ static kern_return_t parse(const struct mio_bootstrap_request *request, union me
 
 /* One request and its reply. The reply port is the call's own: a late reply meets nobody. */
 kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_request *request,
-                                     mach_port_name_t *ret_found) {
+                                     struct mio_bootstrap_answer *answer) {
     union message message;
     mach_port_name_t reply;
     mach_msg_size_t size = build(request, &message);
 
+    *answer = (struct mio_bootstrap_answer){.port = MACH_PORT_NULL};
     kern_return_t result = mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &reply);
     if (result != KERN_SUCCESS)
         return result;
@@ -92,7 +118,7 @@ kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_
     result = mach_msg(&message.head, MACH_SEND_MSG | MACH_RCV_MSG, size, sizeof message, reply,
                       MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL);
     if (result == MACH_MSG_SUCCESS)
-        result = parse(request, &message, ret_found);
+        result = parse(request->id, &message, answer);
     mach_port_mod_refs(mach_task_self(), reply, MACH_PORT_RIGHT_RECEIVE, -1);
     return result;
 }
@@ -109,7 +135,7 @@ static bool is_ours(mach_port_t bp) {
 
 /* A request to whatever bp is; if it is the bootstrap server, to its successor when it dies. */
 static kern_return_t call(mach_port_t bp, struct mio_bootstrap_request *request,
-                          mach_port_name_t *ret_found) {
+                          struct mio_bootstrap_answer *answer) {
     for (unsigned tries = 0;; tries++) {
         bool ours = is_ours(bp);
         if (ours) {
@@ -122,84 +148,128 @@ static kern_return_t call(mach_port_t bp, struct mio_bootstrap_request *request,
         mio_lock();
         request->connection = mio_bootstrap_connection();
         mio_unlock();
-        kern_return_t result = mio_bootstrap_exchange(bp, request, ret_found);
+        kern_return_t result = mio_bootstrap_exchange(bp, request, answer);
         if (!ours || tries == 3 || (result != MIG_SERVER_DIED && result != MACH_SEND_INVALID_DEST))
             return result;
     }
 }
 
-/* check_in and register: the server's answer, remembered if it is yes. */
-static kern_return_t offer(mach_port_t bp, mach_msg_id_t id, const char *name,
-                           mach_port_name_t port, mach_msg_type_name_t disposition) {
-    struct mio_bootstrap_request request = {.id = id, .port = port, .disposition = disposition};
+static void give_up(mach_port_name_t name, mach_port_right_t right) {
+    mach_port_mod_refs(mach_task_self(), name, right, -1);
+}
 
-    set_name(&request, name);
-    for (bool again = false, remembered = false; !remembered; again = true) {
-        kern_return_t result = call(bp, &request, &(mach_port_name_t){0});
-        if (again && result == BOOTSTRAP_SERVICE_ACTIVE)
+/*
+ * A request that changes what the server knows: its answer, remembered if it is yes. Ownership: on
+ * success the right in the answer is the caller's.
+ */
+static kern_return_t change(mach_port_t bp, struct mio_bootstrap_request *request,
+                            struct mio_bootstrap_answer *answer) {
+    bool creates = request->id == MIO_BOOTSTRAP_CREATE_SERVICE, remembered = false;
+    mach_port_name_t given = MACH_PORT_NULL; /* the receive right of a check-in */
+
+    for (bool again = false; !remembered; again = true) {
+        kern_return_t result = call(bp, request, answer);
+        if (again && !creates && result == BOOTSTRAP_SERVICE_ACTIVE)
             result = KERN_SUCCESS; /* it was the new server that had said yes */
-        if (result != KERN_SUCCESS || !is_ours(bp) || !MACH_PORT_VALID(port))
+        if (result != KERN_SUCCESS && given != MACH_PORT_NULL)
+            give_up(given, MACH_PORT_RIGHT_RECEIVE);
+        if (result != KERN_SUCCESS || !is_ours(bp))
             return result;
+        if (!creates && answer->port != MACH_PORT_NULL) {
+            request->id = MIO_BOOTSTRAP_REGISTER; /* what another server is told of it */
+            request->port = given = answer->port;
+            request->disposition = MACH_MSG_TYPE_MAKE_SEND;
+        }
         mio_lock();
-        remembered = mio_bootstrap_remember(&request);
+        remembered = mio_bootstrap_remember(request);
         mio_unlock();
+        if (!remembered && creates)
+            give_up(answer->port, MACH_PORT_RIGHT_SEND);
     }
+    if (given != MACH_PORT_NULL)
+        answer->port = given;
     return KERN_SUCCESS;
 }
 
 /*
  * The receive right is made here and never leaves: the server only gets a send right. As on macOS
- * the owner has no send right, and its make-send count begins at 0.
+ * the owner has no send right, and its make-send count begins at 0. Of a service that was created
+ * before, the server has the receive right, and gives it instead.
  */
 kern_return_t bootstrap_check_in(mach_port_t bp, const char *service_name, mach_port_t *sp) {
+    struct mio_bootstrap_request request = {.id = MIO_BOOTSTRAP_CHECK_IN,
+                                            .disposition = MACH_MSG_TYPE_MAKE_SEND};
+    struct mio_bootstrap_answer answer;
     mach_port_name_t port;
 
     mio_say(NULL);
+    set_name(&request, service_name);
     kern_return_t result = mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &port);
     if (result != KERN_SUCCESS)
         return BOOTSTRAP_NO_MEMORY;
-    result = offer(bp, MIO_BOOTSTRAP_CHECK_IN, service_name, port, MACH_MSG_TYPE_MAKE_SEND);
-    if (result != KERN_SUCCESS) {
-        mach_port_mod_refs(mach_task_self(), port, MACH_PORT_RIGHT_RECEIVE, -1);
-        return result;
+    request.port = port;
+    result = change(bp, &request, &answer);
+    if (result == KERN_SUCCESS && answer.port == MACH_PORT_NULL) {
+        mio_lock();
+        struct mio_entry *entry = mio_space_lookup(port);
+        if (entry != NULL && entry->type & MACH_PORT_TYPE_RECEIVE)
+            entry->port->mscount = 0;
+        mio_unlock();
+        *sp = port;
+        return KERN_SUCCESS;
     }
-    mio_lock();
-    struct mio_entry *entry = mio_space_lookup(port);
-    if (entry != NULL && entry->type & MACH_PORT_TYPE_RECEIVE)
-        entry->port->mscount = 0;
-    mio_unlock();
-    *sp = port;
-    return KERN_SUCCESS;
-}
-
-/* As with launchd, registering no port takes nothing away. */
-kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t sp) {
-    mio_say(NULL);
-    if (sp == MACH_PORT_NULL && is_ours(bp))
-        return BOOTSTRAP_SUCCESS;
-    return offer(bp, MIO_BOOTSTRAP_REGISTER, service_name, sp, MACH_MSG_TYPE_COPY_SEND);
-}
-
-kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp) {
-    struct mio_bootstrap_request request = {.id = MIO_BOOTSTRAP_LOOK_UP};
-    mach_port_name_t found;
-
-    mio_say(NULL);
-    set_name(&request, service_name);
-    kern_return_t result = call(bp, &request, &found);
+    give_up(port, MACH_PORT_RIGHT_RECEIVE);
     if (result == KERN_SUCCESS)
-        *sp = found;
+        *sp = answer.port;
     return result;
 }
 
-/* No service is declared without a process that has checked it in: one that is known is active. */
+/* As with launchd, no port takes nothing away but a name that one has created. */
+kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t sp) {
+    struct mio_bootstrap_request request = {
+        .id = MIO_BOOTSTRAP_REGISTER, .port = sp, .disposition = MACH_MSG_TYPE_COPY_SEND};
+
+    mio_say(NULL);
+    set_name(&request, service_name);
+    return change(bp, &request, &(struct mio_bootstrap_answer){0});
+}
+
+/* The server is given this task's port: the service ends with the task. */
+kern_return_t bootstrap_create_service(mach_port_t bp, const char *service_name, mach_port_t *sp) {
+    struct mio_bootstrap_request request = {.id = MIO_BOOTSTRAP_CREATE_SERVICE,
+                                            .port = mach_task_self(),
+                                            .disposition = MACH_MSG_TYPE_COPY_SEND};
+    struct mio_bootstrap_answer answer;
+
+    mio_say(NULL);
+    set_name(&request, service_name);
+    kern_return_t result = change(bp, &request, &answer);
+    if (result == KERN_SUCCESS)
+        *sp = answer.port;
+    return result;
+}
+
+static kern_return_t ask(mach_port_t bp, mach_msg_id_t id, const char *service_name,
+                         struct mio_bootstrap_answer *answer) {
+    struct mio_bootstrap_request request = {.id = id};
+    mio_say(NULL);
+    set_name(&request, service_name);
+    return call(bp, &request, answer);
+}
+
+kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp) {
+    struct mio_bootstrap_answer answer;
+    kern_return_t result = ask(bp, MIO_BOOTSTRAP_LOOK_UP, service_name, &answer);
+    if (result == KERN_SUCCESS)
+        *sp = answer.port;
+    return result;
+}
+
 kern_return_t bootstrap_status(mach_port_t bp, const char *service_name,
                                bootstrap_status_t *service_active) {
-    mach_port_t port;
-    kern_return_t result = bootstrap_look_up(bp, service_name, &port);
-    if (result != KERN_SUCCESS)
-        return result;
-    mach_port_deallocate(mach_task_self(), port);
-    *service_active = BOOTSTRAP_STATUS_ACTIVE;
-    return BOOTSTRAP_SUCCESS;
+    struct mio_bootstrap_answer answer;
+    kern_return_t result = ask(bp, MIO_BOOTSTRAP_STATUS, service_name, &answer);
+    if (result == KERN_SUCCESS)
+        *service_active = answer.status;
+    return result;
 }

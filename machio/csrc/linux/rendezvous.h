@@ -80,17 +80,20 @@ enum {
     MIO_BOOTSTRAP_REGISTER = 11002,
     MIO_BOOTSTRAP_LOOK_UP = 11003,
     MIO_BOOTSTRAP_LIST = 11004,
+    MIO_BOOTSTRAP_CREATE_SERVICE = 11005,
+    MIO_BOOTSTRAP_STATUS = 11006,
     MIO_BOOTSTRAP_REPLY = 100, /* added to a request's id */
     MIO_BOOTSTRAP_NAME = 128,  /* bytes of a name with its NUL */
 };
 
-struct mio_bootstrap_look_up {
+/* look_up, status; register of no port */
+struct mio_bootstrap_question {
     mach_msg_header_t head;
     NDR_record_t ndr;
     char name[MIO_BOOTSTRAP_NAME];
 };
 
-/* check_in, register */
+/* check_in, register; create_service, with the task's own port */
 struct mio_bootstrap_offer {
     mach_msg_header_t head;
     mach_msg_body_t body;
@@ -99,36 +102,55 @@ struct mio_bootstrap_offer {
     char name[MIO_BOOTSTRAP_NAME];
 };
 
-/* look_up, success; any other reply is a mig_reply_error_t */
+/*
+ * A right: of look_up and create_service, a send right; of check_in if the service was created
+ * before, its receive right, which is to be used instead of the port that was offered.
+ */
 struct mio_bootstrap_found {
     mach_msg_header_t head;
     mach_msg_body_t body;
     mach_msg_port_descriptor_t port;
 };
 
-_Static_assert(sizeof(struct mio_bootstrap_look_up) == 160, "docs/bootstrap.md");
+/* status, success; any other reply is a mig_reply_error_t */
+struct mio_bootstrap_state {
+    mach_msg_header_t head;
+    NDR_record_t ndr;
+    kern_return_t code;
+    int status;
+};
+
+_Static_assert(sizeof(struct mio_bootstrap_question) == 160, "docs/bootstrap.md");
 _Static_assert(sizeof(struct mio_bootstrap_offer) == 176, "docs/bootstrap.md");
 _Static_assert(sizeof(struct mio_bootstrap_found) == 40, "docs/bootstrap.md");
+_Static_assert(sizeof(struct mio_bootstrap_state) == 40, "docs/bootstrap.md");
 
 struct mio_bootstrap_request {
     mach_msg_id_t id;
-    mach_port_name_t port; /* check_in, register */
+    mach_port_name_t port; /* check_in, register, create_service */
     mach_msg_type_name_t disposition;
     unsigned connection; /* the one it went out on */
     char name[MIO_BOOTSTRAP_NAME];
 };
+
+/* What a successful reply brings. */
+struct mio_bootstrap_answer {
+    mach_port_name_t port; /* or MACH_PORT_NULL */
+    int status;
+};
 /*
- * One request to bp and its reply: the server's code, or one of mach_msg or MIG. Ownership: the
- * right under *ret_found, set by a successful look_up, is the caller's.
+ * One request to bp and its reply: the server's code, or one of mach_msg or MIG; without success
+ * the answer is empty. Ownership: the right in the answer is the caller's.
  */
 kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_request *request,
-                                     mach_port_name_t *ret_found);
+                                     struct mio_bootstrap_answer *answer);
 
 /* With the lock held. Counts the connections of the bootstrap port. */
 unsigned mio_bootstrap_connection(void);
 /*
- * With the lock held. The server has said yes: when it dies, the next is to be told. False: it
- * died already, and what came after does not know.
+ * With the lock held. The server has said yes: when it dies, the next is to be told (a port that
+ * was checked in is registered then). No port: nothing is to be told of this name any more. False:
+ * it died already, and what came after does not know.
  */
 bool mio_bootstrap_remember(const struct mio_bootstrap_request *request);
 

@@ -3,8 +3,9 @@
  * The bootstrap server: names for ports, so that tasks without a common right can find each other.
  *
  * The owner of a service checks it in and gets the receive right; a client looks it up and gets a
- * send right. The name lives as long as the port. bp is bootstrap_port. Names are NUL-terminated
- * and at most 127 characters long.
+ * send right. The name lives as long as the port. A service may be created before it has an owner:
+ * then messages wait for the check-in, and the name lives as long as the task that created it. bp
+ * is bootstrap_port. Names are NUL-terminated and at most 127 characters long.
  */
 
 #ifndef _BOOTSTRAP_H_
@@ -46,15 +47,22 @@ extern "C" {
 /* Takes the name. Ownership: *sp is a receive right of the caller's; nothing on failure. */
 kern_return_t bootstrap_check_in(mach_port_t bp, const char *service_name, mach_port_t *sp);
 
-/* Gives the name to a port one has. Ownership: sp stays the caller's, the server gets a send right
- * of its own. */
+/* Declares a service whose receive right the server keeps until somebody checks it in, and again
+ * when that owner does not want it any more. Ownership: *sp is a send right of the caller's;
+ * nothing on failure. */
+kern_return_t bootstrap_create_service(mach_port_t bp, const char *service_name, mach_port_t *sp);
+
+/* Gives the name to a port one has. MACH_PORT_NULL takes a name back that one has created and
+ * nobody has checked in, and does nothing else. Ownership: sp stays the caller's, the server gets a
+ * send right of its own. */
 kern_return_t bootstrap_register(mach_port_t bp, char *service_name, mach_port_t sp);
 
 /* Finds the port of a name. Ownership: *sp is a send right of the caller's, one reference more;
  * nothing on failure. */
 kern_return_t bootstrap_look_up(mach_port_t bp, const char *service_name, mach_port_t *sp);
 
-/* Whether the service is BOOTSTRAP_STATUS_ACTIVE: on Linux each that is known is. Ownership: no
+/* BOOTSTRAP_STATUS_ACTIVE: it has an owner; BOOTSTRAP_STATUS_ON_DEMAND: it was created, and its
+ * messages wait for one. As with launchd, no service is BOOTSTRAP_STATUS_INACTIVE. Ownership: no
  * right moves. */
 kern_return_t bootstrap_status(mach_port_t bp, const char *service_name,
                                bootstrap_status_t *service_active);
