@@ -56,6 +56,21 @@ ESSENTIAL = {
         r"parent \d+: the receive right is still mine",
     ],
 }
+# Not among those that the demo shows.
+OTHERS = {
+    "crash_watcher.py": [
+        r"watching 4 processes",
+        r"pid \d+ is gone, fine: exit status 0",
+        r"pid \d+ is gone, unhappy: exit status 3",
+        r"pid \d+ is gone, shot: killed by SIGKILL",
+        r"pid \d+ is gone, asked to: killed by SIGTERM",
+    ],
+    "supervisor.py": [
+        r"job 0 was lost with worker \d+",
+        r"12 jobs are done: \[0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121\]",
+        r"the others ended with \{0\}",
+    ],
+}
 CHILDREN = ["child.py", "once_child.py", "reverse_child.py", "task_child.py"]
 # Run by test_service_examples.py.
 SERVICES = ["calculator.py", "echo_client.py", "echo_service.py", "handover.py"]
@@ -89,15 +104,16 @@ def assert_in_order(patterns, text):
 def test_each_example_is_run():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         *ESSENTIAL,
+        *OTHERS,
         *CHILDREN,
         *SERVICES,
         "demo.py",
     }
 
 
-@pytest.mark.parametrize("name", ESSENTIAL)
+@pytest.mark.parametrize("name", [*ESSENTIAL, *OTHERS])
 def test_example(name, env):
-    assert_in_order(ESSENTIAL[name], run(EXAMPLES / name, env))
+    assert_in_order((ESSENTIAL | OTHERS)[name], run(EXAMPLES / name, env))
 
 
 @pytest.mark.parametrize("name", CHILDREN)

@@ -454,8 +454,3 @@ def test_receiving_on_a_stolen_name_is_a_mach_error(port):
         port.receive_nowait()
     assert caught.value.code is ReceiveCode.INVALID_NAME
     port.release()
-
-
-def test_task_self_and_its_pid():
-    with machio.task_self() as task:
-        assert machio.pid_for_task(task) == os.getpid()
