@@ -13,10 +13,11 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import machio
 
-ENDS = {
+ENDS: dict[str, Callable[[], None]] = {
     "fine": lambda: sys.exit(0),
     "unhappy": lambda: sys.exit(3),
     "shot": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -30,7 +31,7 @@ async def start(how: str) -> tuple[asyncio.subprocess.Process, machio.SendRight]
         fd = handshake.client_read_fd()
         try:
             child = await asyncio.create_subprocess_exec(
-                sys.executable, __file__, str(fd), how, pass_fds=[fd]
+                sys.executable, __file__, str(fd), how, pass_fds=[fd], stdin=asyncio.subprocess.PIPE
             )
         finally:
             os.close(fd)
@@ -44,6 +45,7 @@ async def start(how: str) -> tuple[asyncio.subprocess.Process, machio.SendRight]
 async def be_a_child(fd: int) -> None:
     with machio.task_self() as task:
         await machio.check_in_fd(fd, task, machio.Disposition.COPY_SEND)
+    sys.stdin.read()  # a task that ends at once may be gone before its port arrives
 
 
 async def main() -> None:
@@ -53,6 +55,8 @@ async def main() -> None:
             child, task = await start(how)
             living[how] = task
             supervisor.died(task, label=(how, child))
+            assert child.stdin is not None
+            child.stdin.close()  # go on, to your end
         print(f"watching {len(living)} processes", flush=True)
         async for event in supervisor:
             how, child = event.label

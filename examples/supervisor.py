@@ -46,11 +46,14 @@ async def be_a_worker(fd: int) -> None:
 
 @dataclass(eq=False)
 class Worker:
+    """A process and the right to send it jobs."""
+
     process: asyncio.subprocess.Process
     right: machio.SendRight
 
     @classmethod
     async def start(cls) -> Worker:
+        """Start one, and take the right that it checks in."""
         with machio.ChildPortHandshake() as handshake:
             fd = handshake.client_read_fd()
             try:
@@ -64,6 +67,7 @@ class Worker:
         return cls(process, right)
 
     async def end(self) -> int:
+        """Let it go; return its exit status."""
         self.right.close()
         return await self.process.wait()
 
