@@ -266,7 +266,7 @@ def lingering(stack: contextlib.ExitStack) -> socket.socket:
 # docs/linux-wire.md, "A frame".
 HEADER = struct.Struct("=IHBBIiIHHHH")
 RIGHT = struct.Struct("=BBHHHHH")
-MOVED = struct.Struct("=IIHHHHI")
+MOVED = struct.Struct("=IIIHHHHI")
 FIELDS = (
     "magic",
     "version",
@@ -300,7 +300,7 @@ class Frame:
 
     def bytes(self) -> bytes:
         values = {
-            "magic": MAGIC, "version": 2, "kind": 1, "flags": COMPLEX | NO_CREDIT,
+            "magic": MAGIC, "version": 3, "kind": 1, "flags": COMPLEX | NO_CREDIT,
             "size": 24 + len(self.body), "id": 10011, "voucher": 0,
             "rights": 1 + len(self.records), "receives": len(self.receives),
             "fds": len(self.fds), "zero": 0,
@@ -319,14 +319,14 @@ def crafted(own: dict[str, int], files: dict[str, int], good: Frame) -> Iterator
             yield replace(good, fds=[tx, file])
         yield replace(good, fds=[tx, cr, file])  # nobody refers to it
         yield replace(good, records=[RIGHT.pack(3, 18, 0, NONE, NONE, 0, 0)], fds=[file])
-        moved = [MOVED.pack(5, 5, 0, 0, NONE, NONE, 0)]
+        moved = [MOVED.pack(5, 5, 0, 0, 0, NONE, NONE, 0)]
         for place, part in enumerate(("rx", "tx", "cw")):
             if what != f"own {part}":
                 fds = [own["rx"], own["tx"], own["cw"]]
                 fds[place] = file
                 yield Frame([RIGHT.pack(4, 16, 0, 1, 2, 0, 0)], fds, moved)
     for name, value in (
-        ("magic", 0), ("magic", 0x6D616368), ("version", 0), ("version", 1), ("version", 3), ("kind", 0),
+        ("magic", 0), ("magic", 0x6D616368), ("version", 0), ("version", 1), ("version", 2), ("kind", 0),
         ("kind", 4), ("flags", 0), ("flags", COMPLEX | 32), ("flags", 0x80 | COMPLEX),
         ("flags", COMPLEX | NO_CREDIT | 8), ("size", 0), ("size", 52), ("size", 60), ("size", 57),
         ("size", 1 << 30), ("size", 0xFFFFFFFC), ("rights", 0), ("rights", 1), ("rights", 3),

@@ -21,6 +21,7 @@ static struct raw raw_rich(const struct foreign *a, const struct foreign *b, con
     raw.receives[0].once_first = raw_fd(&raw, once[1]);
     raw.receives[0].once_count = 1;
     raw.receives[0].no_senders = raw_fd(&raw, once[2]);
+    raw.receives[0].flags = MIO_RECEIVE_NO_SENDERS;
     return raw;
 }
 

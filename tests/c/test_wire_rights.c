@@ -262,6 +262,45 @@ TEST(requests_move_with_the_right) {
     end();
 }
 
+/* Its port is gone, but until it fires a request counts. */
+TEST(a_request_of_a_dead_port_moves_with_the_right) {
+    begin();
+    struct mio_port *port = mio_port_new(MIO_PORT_LOCAL), *told = mio_port_new(MIO_PORT_LOCAL);
+    port->no_senders = once_right(told).once;
+    port->destroyed = once_right(told).once;
+    mio_port_destroy(told);
+    struct mio_kmsg *kmsg = message(9, 1);
+    kmsg->rights[0] = receive_right(port);
+    send_ok(out, kmsg, 0);
+    kmsg = receive_message(in);
+    port = kmsg->rights[0].port;
+    CHECK_EQ(port->no_senders->state, MIO_ONCE_DEAD);
+    CHECK_EQ(port->destroyed->state, MIO_ONCE_DEAD);
+    mio_kmsg_destroy(kmsg);
+    end();
+}
+
+TEST(messages_to_send_once_rights_are_counted_after_a_move) {
+    begin();
+    struct mio_port *port = mio_port_new(MIO_PORT_LOCAL);
+    enqueue(port, 1, false, once_right(port));
+    enqueue(port, 2, false, once_right(port));
+    struct mio_kmsg *kmsg = message(9, 1);
+    kmsg->rights[0] = receive_right(port);
+    send_ok(out, kmsg, 0);
+    kmsg = receive_message(in);
+    port = kmsg->rights[0].port;
+    CHECK_EQ(port->once_frames, 2);
+    CHECK(!mio_port_has_senders(port)); /* such a message holds no send right */
+    for (unsigned left = 2; left-- > 0;) {
+        bool shortage;
+        mio_kmsg_destroy(mio_port_dequeue(port, &shortage));
+        CHECK_EQ(port->once_frames, left);
+    }
+    mio_kmsg_destroy(kmsg);
+    end();
+}
+
 TEST(another_process_gets_the_port) {
     begin();
     mio_unlock();

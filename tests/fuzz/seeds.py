@@ -12,7 +12,7 @@ import struct
 import sys
 from pathlib import Path
 
-MAGIC, VERSION, NONE = 0x6863616D, 2, 0xFFFF
+MAGIC, VERSION, NONE = 0x6863616D, 3, 0xFFFF
 RX, TX, CR, CW, RX2, TX2, CR2, CW2, OWN_TX, OWN_CR, ONCE, HOME, ONCE2, HOME2, SEALED = range(15)
 COMPLEX, NO_CREDIT, VIA_ONCE, MEMFD, RELAYED = 1, 2, 4, 8, 16
 
@@ -25,7 +25,8 @@ def right(kind: int, *fds: int, disposition: int = 0, extra: int = 0) -> bytes:
 def receive(
     homes: tuple[int, int] = (0, 0), no_senders: int = NONE, destroyed: int = NONE
 ) -> bytes:
-    return struct.pack("=IIHHHHI", 5, 5, *homes, no_senders, destroyed, 1)
+    flags = 1 | 2 * (no_senders != NONE) | 4 * (destroyed != NONE)
+    return struct.pack("=IIIHHHHI", 5, 5, 0, *homes, no_senders, destroyed, flags)
 
 
 def message(

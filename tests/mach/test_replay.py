@@ -97,7 +97,7 @@ def test_a_listed_difference_that_is_none_is_told(
     bootstrap_env: dict[str, str], tmp_path: Path
 ) -> None:
     script = tmp_path / "agrees.txt"
-    script.write_text("=== multi-0172\n" + "alloc v1 recv -> OK\n" * 123)
+    script.write_text("=== multi-0002\n" + "alloc v1 recv -> OK\n" * 123)
     done = replay(bootstrap_env, script)
     assert "as recorded, but listed as different" in done.stdout
     assert done.returncode == 1

@@ -40,9 +40,9 @@ static void fill_status(struct mio_port *port, mach_port_status_t *status) {
         .mps_seqno = port->seqno,
         .mps_mscount = port->mscount,
         .mps_qlimit = port->qlimit,
-        .mps_msgcount =
-            port->queued + port->reserved + mio_channel_depth(port) + mio_port_waiting_onces(port),
-        .mps_sorights = port->sorights,
+        .mps_msgcount = port->queued + port->reserved + port->once_frames +
+                        mio_channel_depth(port) + mio_port_waiting_onces(port),
+        .mps_sorights = port->sorights + port->once_frames,
         .mps_srights = mio_port_has_senders(port),
         .mps_pdrequest = port->destroyed != NULL,
         .mps_nsrequest = port->no_senders != NULL,

@@ -102,9 +102,9 @@ static ssize_t write_quietly(int fd, size_t n) {
     return done;
 }
 
-/* Messages of this task's own that went past the limit: they need no credit but use up room. */
+/* Messages without a credit (own ones, and those that came along in a move) use up room. */
 static int above_limit(const struct mio_port *port) {
-    return (int)(port->queued - port->counted);
+    return (int)(port->queued - port->counted + port->once_frames);
 }
 
 /*

@@ -104,9 +104,13 @@ static bool check_once(struct decoder *decoder, uint16_t tx) {
            mio_channel_verify_once(decoder->input->fds[tx], &decoder->slots[tx].cookie);
 }
 
+static bool check_request(struct decoder *decoder, bool armed, uint16_t index) {
+    return index == MIO_WIRE_NO_FD || (armed && check_once(decoder, index));
+}
+
 static bool check_receive_record(struct decoder *decoder, const struct mio_wire_receive *record) {
     if (record->qlimit > QLIMIT_MAX || record->issued > MIO_QUEUE_MAX ||
-        record->flags & ~(uint32_t)MIO_RECEIVE_SENDERS_SEEN ||
+        record->once_frames > MIO_QUEUE_MAX || record->flags & ~(uint32_t)MIO_RECEIVE_KNOWN ||
         (record->once_count == 0 && record->once_first != 0))
         return false;
     for (unsigned i = 0; i < record->once_count; i++) {
@@ -115,8 +119,8 @@ static bool check_receive_record(struct decoder *decoder, const struct mio_wire_
             !mio_channel_verify_once_rx(decoder->input->fds[fd]))
             return false;
     }
-    return (record->no_senders == MIO_WIRE_NO_FD || check_once(decoder, record->no_senders)) &&
-           (record->destroyed == MIO_WIRE_NO_FD || check_once(decoder, record->destroyed));
+    return check_request(decoder, record->flags & MIO_RECEIVE_NO_SENDERS, record->no_senders) &&
+           check_request(decoder, record->flags & MIO_RECEIVE_DESTROYED, record->destroyed);
 }
 
 /* A receive right that is here, or twice in the message, is a lie. */
@@ -305,6 +309,16 @@ static struct mio_once *import_once(struct decoder *decoder, uint16_t index) {
     return once;
 }
 
+static struct mio_once *import_request(struct decoder *decoder, uint16_t index) {
+    struct mio_once *dead;
+    if (index != MIO_WIRE_NO_FD)
+        return import_once(decoder, index);
+    dead = mio_once_new(NULL);
+    if (dead != NULL)
+        dead->state = MIO_ONCE_DEAD;
+    return dead;
+}
+
 /* The home end of a send-once right whose holder is elsewhere. */
 static bool import_home(struct decoder *decoder, struct mio_port *port, uint16_t index) {
     struct mio_once *once = mio_once_new(port);
@@ -362,6 +376,7 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
         port->tx = adopt(decoder, record->fd[1]);
     port->qlimit = receive.qlimit;
     port->issued = (int)receive.issued;
+    port->once_frames = receive.once_frames;
     port->senders_seen = receive.flags & MIO_RECEIVE_SENDERS_SEEN || port->srights > 0;
     restart_receiver(decoder->input->fds[record->fd[0]]);
     if (!set_source(&port->rx, MIO_SOURCE_RX, adopt(decoder, record->fd[0])) ||
@@ -372,11 +387,11 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
     for (unsigned i = 0; i < receive.once_count; i++)
         if (!import_home(decoder, port, (uint16_t)(receive.once_first + i)))
             return false;
-    if (receive.no_senders != MIO_WIRE_NO_FD &&
-        (port->no_senders = import_once(decoder, receive.no_senders)) == NULL)
+    if (receive.flags & MIO_RECEIVE_NO_SENDERS &&
+        (port->no_senders = import_request(decoder, receive.no_senders)) == NULL)
         return false;
-    if (receive.destroyed != MIO_WIRE_NO_FD &&
-        (port->destroyed = import_once(decoder, receive.destroyed)) == NULL)
+    if (receive.flags & MIO_RECEIVE_DESTROYED &&
+        (port->destroyed = import_request(decoder, receive.destroyed)) == NULL)
         return false;
     mio_requests_moved(port);
     mio_port_wake_all(port);

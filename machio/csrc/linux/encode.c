@@ -126,9 +126,12 @@ static bool put_receive(struct encoder *encoder, struct mio_port *port,
     *receive = (struct mio_wire_receive){
         .qlimit = port->qlimit,
         .issued = port->issued > 0 ? (uint32_t)port->issued : 0,
+        .once_frames = port->once_frames,
         .no_senders = MIO_WIRE_NO_FD,
         .destroyed = MIO_WIRE_NO_FD,
-        .flags = port->senders_seen ? MIO_RECEIVE_SENDERS_SEEN : 0,
+        .flags = (port->senders_seen ? MIO_RECEIVE_SENDERS_SEEN : 0u) |
+                 (port->no_senders != NULL ? MIO_RECEIVE_NO_SENDERS : 0u) |
+                 (port->destroyed != NULL ? MIO_RECEIVE_DESTROYED : 0u),
     };
     if (!carry(encoder, port->rx.fd, &ret->fd[0]) || !carry(encoder, port->tx, &ret->fd[1]) ||
         !carry(encoder, port->cw.fd, &ret->fd[2]))
@@ -241,6 +244,7 @@ static bool flush(struct mio_port *port) {
             port->tail = &port->head;
         port->queued--;
         port->counted -= kmsg->counted;
+        port->once_frames += once;
         release_dest(&kmsg->dest);
         mio_kmsg_free(kmsg);
     }
@@ -369,7 +373,7 @@ static void receive_left(struct mio_port *port) {
     mio_source_close(&port->cw);
     port->carrier = NULL;
     port->issued = 0;
-    port->reserved = 0;
+    port->reserved = port->once_frames = 0;
     port->senders_gone = port->senders_seen = port->broken = false;
     if (port->srights > 0) {
         port->state = MIO_PORT_REMOTE;

@@ -155,6 +155,7 @@ struct mio_port {
     struct mio_kmsg *head, **tail; /* messages that never left the task, and notifications */
     unsigned queued;               /* how many these are */
     unsigned counted;              /* of these, how many hold a credit if the port is wired */
+    unsigned once_frames;          /* wired: in the socket, came by send-once rights and a move */
     unsigned reserved;             /* slots promised to senders that were woken (unwired) */
     unsigned qlimit, seqno, mscount;
     int issued;          /* wired: credits in the pipe, in senders' hands, and spent on messages */

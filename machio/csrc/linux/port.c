@@ -73,7 +73,8 @@ bool mio_port_has_senders(struct mio_port *port) {
     struct pollfd fds[2] = {{.fd = port->cw.fd}, {.fd = port->rx.fd, .events = POLLIN}};
     poll(fds, 2, 0);
     port->senders_gone = fds[0].revents & POLLERR;
-    return !port->senders_gone || fds[1].revents & POLLIN;
+    bool only_once = port->once_frames > 0 && mio_channel_depth(port) == 0;
+    return !port->senders_gone || (fds[1].revents & POLLIN && !only_once);
 }
 
 bool mio_port_check_senders(struct mio_port *port, uint64_t when) {

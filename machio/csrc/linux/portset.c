@@ -162,6 +162,14 @@ static bool leave_others(struct mio_port *port, const struct mio_set *stays) {
     return left;
 }
 
+/* A member that is moved to where it is comes in anew. */
+static void have_turn_last(struct mio_member *member) {
+    if (!mio_list_empty(&member->ready)) {
+        mio_list_remove(&member->ready);
+        mio_list_append(&member->set->ready, &member->ready);
+    }
+}
+
 static kern_return_t leave_all(mach_port_name_t name) {
     struct mio_entry *entry = mio_entry_get(name);
     if (entry == NULL || entry->type & MACH_PORT_TYPE_DEAD_NAME)
@@ -188,10 +196,12 @@ kern_return_t mach_port_move_member(ipc_space_t task, mach_port_name_t member,
         kr = look_up(member, after, &port, &set);
         if (kr == KERN_SUCCESS)
             kr = mio_set_insert(set, port);
-        if (kr == KERN_SUCCESS || kr == KERN_ALREADY_IN_SET) {
-            leave_others(port, set);
+        if (kr == KERN_ALREADY_IN_SET) {
+            have_turn_last(mio_set_find(set, port));
             kr = KERN_SUCCESS;
         }
+        if (kr == KERN_SUCCESS)
+            leave_others(port, set);
     }
     mio_unlock();
     return kr;

@@ -165,6 +165,8 @@ static struct mio_kmsg *take_wire(struct mio_port *port, bool *ret_shortage, boo
         kmsg->counted = !(flags & MIO_FRAME_NO_CREDIT);
         kmsg->dest.disposition =
             flags & MIO_FRAME_ONCE ? MACH_MSG_TYPE_PORT_SEND_ONCE : MACH_MSG_TYPE_PORT_SEND;
+        if (flags & MIO_FRAME_ONCE && port->once_frames > 0)
+            port->once_frames--;
         return kmsg;
     }
     *ret_again = true;

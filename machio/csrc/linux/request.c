@@ -228,6 +228,7 @@ kern_return_t mach_port_request_notification(ipc_space_t task, mach_port_name_t 
         return mio_leave(MIG_TYPE_ERROR);
     if (notify == MACH_PORT_DEAD)
         return mio_leave(KERN_INVALID_CAPABILITY);
+    mio_notice_poll(); /* what has happened is told before what this brings about */
     kern_return_t kr = mio_right_copyin(notify, notify_poly, &right);
     if (kr != KERN_SUCCESS)
         return mio_leave(kr);

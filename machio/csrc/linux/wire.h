@@ -20,7 +20,7 @@
 #include <sys/un.h>
 
 #define MIO_WIRE_MAGIC UINT32_C(0x6863616d) /* "mach" */
-#define MIO_WIRE_VERSION 2
+#define MIO_WIRE_VERSION 3
 #define MIO_WIRE_FDS 253u      /* SCM_MAX_FD */
 #define MIO_WIRE_RIGHTS 16384u /* the reply right and as many descriptors as Mach allows */
 #define MIO_WIRE_RECEIVES (MIO_WIRE_FDS / 3)
@@ -69,11 +69,17 @@ struct mio_wire_right {
 };
 
 /* mio_wire_receive.flags */
-enum { MIO_RECEIVE_SENDERS_SEEN = 1 };
+enum {
+    MIO_RECEIVE_SENDERS_SEEN = 1,
+    MIO_RECEIVE_NO_SENDERS = 2, /* a request is armed, though its port may be dead */
+    MIO_RECEIVE_DESTROYED = 4,
+    MIO_RECEIVE_KNOWN = MIO_RECEIVE_SENDERS_SEEN | MIO_RECEIVE_NO_SENDERS | MIO_RECEIVE_DESTROYED,
+};
 
 struct mio_wire_receive {
     uint32_t qlimit;
     uint32_t issued;
+    uint32_t once_frames;            /* in its socket: messages that came by send-once rights */
     uint16_t once_first, once_count; /* the home ends of its send-once rights, in a row */
     uint16_t no_senders, destroyed;  /* armed requests: send-once rights, or MIO_WIRE_NO_FD */
     uint32_t flags;
@@ -81,7 +87,7 @@ struct mio_wire_receive {
 
 static_assert(sizeof(struct mio_wire_head) == 28, "part of the format");
 static_assert(sizeof(struct mio_wire_right) == 12, "part of the format");
-static_assert(sizeof(struct mio_wire_receive) == 20, "part of the format");
+static_assert(sizeof(struct mio_wire_receive) == 24, "part of the format");
 static_assert(MIO_RIGHT_NULL == 0 && MIO_RIGHT_DEAD == 1 && MIO_RIGHT_SEND == 2 &&
                   MIO_RIGHT_ONCE == 3 && MIO_RIGHT_RECEIVE == 4,
               "part of the format");
