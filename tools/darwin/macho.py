@@ -59,7 +59,10 @@ def load(folder: Path) -> Any:
     """Map the image in `folder` and return the module."""
     image = folder.joinpath("image").read_bytes()
     patches = json.loads(folder.joinpath("patches.json").read_text())
-    memory = mmap.mmap(-1, len(image), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    # Private, which is not mmap's default: a forked child has data of its own from here on.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    prot = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    memory = mmap.mmap(-1, len(image), flags=flags, prot=prot)
     memory[:] = image
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     mach = ctypes.CDLL(str(folder / "libmach.so"))
