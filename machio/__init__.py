@@ -1,7 +1,8 @@
 """Mach messages and port rights for asyncio, on macOS and on Linux."""
 
-from . import bootstrap, mig
+from . import bootstrap, mig, parent
 from ._right import Right
+from .children import Child, spawn
 from .codes import (
     BootstrapCode,
     KernCode,
@@ -48,6 +49,7 @@ __all__ = [
     "BadMessageError",
     "BootstrapCode",
     "BootstrapError",
+    "Child",
     "ChildPortHandshake",
     "DeadDestinationError",
     "Disposition",
@@ -97,8 +99,10 @@ __all__ = [
     "current_request",
     "explain",
     "mig",
+    "parent",
     "pid_for_task",
     "serve_fd",
+    "spawn",
     "task_self",
     "trace",
 ]

@@ -147,9 +147,8 @@ async def serve_fd(
     Raises NoCheckInError (nobody reads the pipe any more), WrongRightError, HandshakeTimedOut,
     BootstrapError, ReceiveError (no room for the right), OSError (`fd` is not fit for it).
     """
-    server = _checkin.Server(secrets.token_bytes(8), service_name(), right_type)
     with _Closing(fd):
-        return await _limited(_serve(fd, server), timeout)
+        return await limited(serve_on(fd, right_type), timeout)
 
 
 async def check_in_fd(
@@ -164,7 +163,7 @@ async def check_in_fd(
     UsageError (the disposition does not go with the right), BootstrapError, SendError, OSError.
     """
     with _Closing(fd):
-        await _limited(_check_in(fd, right, disposition), timeout)
+        await limited(_check_in(fd, right, disposition), timeout)
 
 
 class _Closing:
@@ -193,7 +192,8 @@ def service_name() -> str:
     return f"org.machio.child_port_handshake.{where}.{secrets.token_hex(16)}"
 
 
-async def _limited(work: Awaitable[T], timeout: float | None) -> T:
+async def limited(work: Awaitable[T], timeout: float | None) -> T:
+    """Await `work` for that many seconds at most. Raises HandshakeTimedOut."""
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
@@ -204,7 +204,9 @@ async def _limited(work: Awaitable[T], timeout: float | None) -> T:
         raise HandshakeTimedOut(f"the handshake did not end within {timeout} seconds") from None
 
 
-async def _serve(fd: int, server: _checkin.Server) -> ReceiveRight | SendRight | SendOnceRight:
+async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRight | SendOnceRight:
+    """Do what `serve_fd` does, but for the time limit, on an fd that stays the caller's."""
+    server = _checkin.Server(secrets.token_bytes(8), service_name(), right_type)
     with (
         await bootstrap.check_in(server.service_name) as service,
         contextlib.closing(_loop.current().watch_writer(fd)) as pipe,
@@ -349,7 +351,10 @@ async def send_check_in(name: str, body: bytes, right: Right, disposition: Dispo
 
 
 async def read_offer(fd: int, client: _checkin.Client) -> None:
-    """Feed the client what it needs from `fd`, which stays open."""
+    """Read from `fd`, which stays the caller's, what the client needs and nothing beyond.
+
+    Raises ServerGoneError, ProtocolError. After a cancellation it may be called again.
+    """
     try:
         pipe = _loop.current().watch_reader(fd)
     except OSError:

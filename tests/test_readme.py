@@ -15,6 +15,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "DIFFERENCES.md",
     ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "children.md",
     ROOT / "docs" / "services.md",
 ]
 
