@@ -1,4 +1,4 @@
-"""What the tests share, also with the programs that they start: loops, waits, open files.
+"""What tests share with the programs that they start: loops, waits, open files, rights held.
 
 It is not in conftest.py, for there is one of that name in other folders too.
 """
@@ -15,6 +15,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import machio
+from machio import PortRightType, _ffi
+from machio._mach import ffi, lib
+from machio.codes import KernCode
 
 try:
     import uvloop
@@ -90,3 +93,23 @@ def leaked_fds(before: dict[int, str], patience: float = 2.0) -> list[str]:
         if time.monotonic() > deadline:
             return [f"fd {fd} -> {what}" for fd, what in leaked.items()]
         time.sleep(0.01)
+
+
+def rights_held() -> set[tuple[int, int, int]]:
+    """Return name, type and send urefs of all that the task's name space holds."""
+    names, types = ffi.new("mach_port_name_array_t *"), ffi.new("mach_port_type_array_t *")
+    counts = ffi.new("mach_msg_type_number_t[2]")
+    me = lib.mach_task_self()
+    assert lib.mach_port_names(me, names, counts, types, counts + 1) == 0
+    held = set()
+    for name, kind in zip(names[0][0 : counts[0]], types[0][0 : counts[1]], strict=True):
+        try:
+            refs = _ffi.get_refs(name, PortRightType.SEND)
+        except machio.KernError as error:
+            if error.code != KernCode.INVALID_NAME:
+                raise
+            continue  # gone meanwhile
+        held.add((name, kind & 0x1F0000, refs))
+    for array, count in ((names[0], counts[0]), (types[0], counts[1])):
+        lib.vm_deallocate(me, int(ffi.cast("uintptr_t", array)), count * 4)
+    return held

@@ -9,8 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from common import LOOPS
-from scenarios import rights_held
+from common import LOOPS, rights_held
 from test_examples import ESSENTIAL, EXAMPLES, PATIENCE, PYTHON, assert_in_order
 
 import machio

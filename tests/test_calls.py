@@ -8,8 +8,7 @@ import os
 import threading
 
 import pytest
-from common import start
-from scenarios import rights_held
+from common import rights_held, start
 
 import machio
 from machio import Disposition, Message, ReceiveRight, _loop

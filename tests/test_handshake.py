@@ -1,6 +1,6 @@
 """The child port handshake's table of scenarios, in real processes.
 
-Each scenario of `scenarios.py` and `attacks.py` runs on every loop, with the server and with the
+Each scenario of `scenarios` runs on every loop, with the server and with the
 client as the parent. In the other places of `places.py` a scenario is played once in a round, with
 another loop and parent in each ``--round``: after six rounds it was played in all ways. ``make
 stress`` plays a hundred, each seventh in Python's development mode, as ``make test`` does. Every
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 
-import attacks  # noqa: F401 - its scenarios join the table
 import pytest
 from common import LOOPS
 from places import PLACES

@@ -12,8 +12,7 @@ import tracemalloc
 from typing import Annotated
 
 import pytest
-from common import leaked_fds, open_fds
-from scenarios import rights_held
+from common import leaked_fds, open_fds, rights_held
 
 import machio
 from machio import (

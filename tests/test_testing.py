@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from common import start
-from scenarios import rights_held
+from common import rights_held, start
 
 import machio
 from machio import Disposition, Message, PortRightType, ReceiveRight, testing

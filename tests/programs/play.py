@@ -38,10 +38,9 @@ import anyio.to_thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import attacks  # noqa: F401 - its scenarios join the table
-from common import LOOPS, leaked_fds, open_fds
+from common import LOOPS, leaked_fds, open_fds, rights_held
 from places import enter_pid_namespace
-from scenarios import SCENARIOS, Stage, rights_held
+from scenarios import SCENARIOS, Stage
 
 import machio
 from machio import bootstrapd

@@ -23,23 +23,21 @@ from typing import Any
 
 import pytest
 from common import open_fds
-from scenarios import (
-    LIMIT,
+
+import machio
+from machio import Disposition, Message, ReceiveRight, _checkin, bootstrap
+
+from .acts import (
     MOVE_RECEIVE,
     RECEIVE,
-    Scenario,
-    Stage,
     check_in_with,
     expect_dead,
     name_in,
     patched,
     serve_in_vain,
     still_works,
-    variants,
 )
-
-import machio
-from machio import Disposition, Message, ReceiveRight, _checkin, bootstrap
+from .stage import LIMIT, Scenario, Stage, variants
 
 NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))
 WRONG_TOKEN = bytes(8)

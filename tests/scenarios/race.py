@@ -1,0 +1,81 @@
+"""The race of the check-in and the pipe's end, in each order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from machio import (
+    ReceiveRight,
+    _ffi,
+)
+
+from .acts import (
+    MOVE_RECEIVE,
+    RECEIVE,
+    check_in_with,
+    held_up,
+    patched,
+)
+from .stage import Scenario, Stage, variants
+
+
+def _events_sorted(eof_first: bool) -> Any:
+    def events(original, kqueue):
+        return sorted(
+            original(kqueue), key=lambda event: bool(event[1] & _ffi.EV_EOF), reverse=eof_first
+        )
+
+    return patched(_ffi.Kqueue, "events", events)
+
+
+@variants(
+    BeforeTheFirstLook=("The server has not looked at the queue before.", False),
+    AfterTheFirstLook=("The server has found the queue empty once.", True),
+)
+class SentAndClosed:
+    """The check-in is sent and the pipe closed before the server looks: it counts."""
+
+    async def server(stage, looked):
+        with held_up(stage, looked), await stage.serve(RECEIVE):
+            pass
+
+    async def client(stage, looked):
+        await check_in_and_close(stage, looked)
+
+
+@variants(
+    PipeFirst=("The end of the pipe is seen first.", True),
+    MessageFirst=("The message is seen first.", False),
+)
+class SeenInOrder:
+    """The server waits with an empty queue, then both events come at once: the check-in counts."""
+
+    async def server(stage, eof_first):
+        with _events_sorted(eof_first), held_up(stage, True), await stage.serve(RECEIVE):
+            pass
+
+    async def client(stage, eof_first):
+        await check_in_and_close(stage, True)
+
+
+class MessageSentByNoReader(Scenario):
+    """The client has closed the pipe before it sends; the server has not noticed: it counts."""
+
+    async def server(stage):
+        with held_up(stage, True), await stage.serve(RECEIVE):
+            pass
+
+    async def client(stage):
+        async with stage.offer() as offer:
+            await stage.hear("server")
+        with ReceiveRight.allocate() as port:
+            await check_in_with(offer, port, MOVE_RECEIVE)
+        stage.tell("server", "done")
+
+
+async def check_in_and_close(stage: Stage, looked: bool) -> None:
+    async with stage.offer() as offer:
+        await stage.hear("server")
+        with ReceiveRight.allocate() as port:
+            await check_in_with(offer, port, MOVE_RECEIVE)
+    stage.tell("server", "done")
