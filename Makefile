@@ -20,7 +20,7 @@ LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test conformance stress rules sanitize fuzz bench bench-quick \
+.PHONY: help build demo test conformance stress mutants rules sanitize fuzz bench bench-quick \
 	bench-compare wheels darwin lint format clean
 
 help: ## list the targets
@@ -46,6 +46,9 @@ stress: $(VENV)/.built $(VENV)/.test ## play the handshake's table COUNT times (
 	    said=$$($(PY) -m pytest -q tests/test_handshake.py --round ROUND $(ARGS)) || \
 	        { echo "$$said"; exit 255; }; \
 	    echo "round ROUND of $(COUNT): $$(echo "$$said" | tail -n 1)"'
+
+mutants: $(VENV)/.built $(VENV)/.test ## break promises of the code on purpose: each time a test must notice
+	@$(PY) tests/mutate.py $(ARGS)
 
 rules: $(VENV)/.built $(VENV)/.test ## play new random operations against the model of Mach's rights
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
