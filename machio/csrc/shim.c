@@ -1,11 +1,13 @@
 /*
  * SPDX-License-Identifier: Apache-2.0
  *
- * The bootstrap server where the system has its own: nothing to start, nothing to serve. These
- * definitions are weak; a system's folder that has better ones replaces them.
+ * What the system does by itself: it has a bootstrap server, so there is nothing to start and
+ * nothing to serve, and it moves memory by pages. These definitions are weak; a system's folder
+ * that has better ones replaces them.
  */
 #include "shim.h"
 
+#include <mach/mach_vm.h>
 #include <stddef.h>
 
 #define WEAK __attribute__((weak))
@@ -17,6 +19,11 @@ WEAK const char *machio_last_error(void) {
 WEAK kern_return_t machio_set_bootstrap_command(const char *const argv[]) {
     (void)argv;
     return KERN_SUCCESS;
+}
+
+WEAK kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *address) {
+    *address = 0;
+    return mach_vm_allocate(mach_task_self(), address, size, VM_FLAGS_ANYWHERE);
 }
 
 WEAK kern_return_t machio_bootstrap_connect(int start) {

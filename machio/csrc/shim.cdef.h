@@ -5,6 +5,7 @@
 
 const char *machio_last_error(void);
 kern_return_t machio_set_bootstrap_command(const char *const argv[]);
+kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *address);
 kern_return_t machio_bootstrap_connect(int start);
 kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
 kern_return_t machio_bootstrap_listen(int *ret_listener);

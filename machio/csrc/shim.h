@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What machio needs beside Mach's own calls, declared alike for both systems.
+ * What machio needs beside Mach's own calls, declared alike for both systems; memory that is meant
+ * to travel has a header of its own.
  *
  * The bootstrap server of macOS is launchd: there is nothing to start, to serve or to explain, and
  * shim.c says so. The Linux layer has a server of its own (docs/bootstrap.md) and brings
@@ -9,6 +10,8 @@
 
 #ifndef MACHIO_SHIM_H
 #define MACHIO_SHIM_H
+
+#include "linux/include/machio_memory.h"
 
 #include <mach/mach.h>
 

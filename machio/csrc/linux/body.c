@@ -5,11 +5,14 @@
  *
  * Out-of-line memory is copied once, by its sender, into one file for the whole message, each
  * piece at the beginning of a page; the file is sealed, and whoever receives the message maps it
- * privately, which copies a page when it is written to. Within one task it is the same. Because
- * a gigabyte takes its time, memory is read before the lock is taken and before anything is
- * decided (gather); what could not be read counts when its descriptor's turn comes.
+ * privately, which copies a page when it is written to. Within one task it is the same. A region
+ * (region.c) that is all the memory of a message is that file already, and is not copied.
  *
- * Guarded by mio_task.lock, gathering apart. Owns the file until the message does.
+ * Because a gigabyte takes its time, memory is read before the lock is taken and before anything
+ * is decided (gather); what could not be read counts when its descriptor's turn comes. The file is
+ * sealed last: a message that finds no room gives it back as a region, to be sent again.
+ *
+ * Guarded by mio_task.lock, gathering and sealing apart. Owns the file until the message does.
  */
 #include "internal.h"
 
@@ -21,7 +24,7 @@
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-/* Where memory is to be read from; NULL: the descriptor has none. */
+/* Where memory is to be read from, and how much of it. */
 static const void *source_of(const mach_msg_descriptor_t *descriptor, size_t *ret_size) {
     switch (descriptor->type.type) {
     case MACH_MSG_OOL_DESCRIPTOR:
@@ -62,9 +65,26 @@ static kern_return_t gather_one(mach_msg_descriptor_t *descriptor, uint64_t heap
     return KERN_SUCCESS;
 }
 
+/* Whether a message's memory is one region, and goes with it. */
+static bool is_region(void *body, const struct mio_layout *layout) {
+    mach_msg_descriptor_t *descriptor = mio_descriptor_first(body);
+    size_t size;
+    if (layout->heap == 0 || layout->arrays > 0)
+        return false;
+    while (source_of(descriptor, &size), size == 0)
+        descriptor = mio_descriptor_next(descriptor);
+    const mach_msg_ool_descriptor_t *memory = &descriptor->out_of_line;
+    return memory->deallocate && round_page((uint64_t)memory->size) == layout->heap &&
+           mio_region_is(memory->address, (size_t)layout->heap);
+}
+
 bool mio_gather(void *body, const struct mio_layout *layout, struct mio_gathered *ret) {
     uint64_t offset = 0;
-    *ret = (struct mio_gathered){.heap = -1, .failed = layout->descriptors};
+    *ret = (struct mio_gathered){.heap = -1, .size = layout->heap, .failed = layout->descriptors};
+    if (is_region(body, layout)) {
+        ret->region = true;
+        return true;
+    }
     if (layout->arrays > 0 && (ret->names = malloc(layout->arrays * sizeof *ret->names)) == NULL)
         return false;
     mach_port_name_t *names = ret->names;
@@ -80,7 +100,7 @@ bool mio_gather(void *body, const struct mio_layout *layout, struct mio_gathered
     if (ret->heap >= 0 && (layout->heap == 0 || ret->why != KERN_SUCCESS)) {
         close(ret->heap);
         ret->heap = -1;
-    } else if (ret->heap >= 0 && !mio_memfd_seal(ret->heap, layout->heap)) {
+    } else if (ret->heap >= 0 && !mio_memfd_resize(ret->heap, layout->heap)) {
         ret->failed = 0; /* no message goes without its memory */
         ret->why = KERN_RESOURCE_SHORTAGE;
     }
@@ -115,6 +135,7 @@ struct taking {
     struct mio_kmsg *kmsg;
     unsigned right;                /* rights taken so far */
     const mach_port_name_t *names; /* of the arrays that are to come */
+    bool region;                   /* see mio_gathered */
     bool deallocated;              /* memory of an earlier descriptor is gone */
 };
 
@@ -149,6 +170,7 @@ static mach_msg_return_t give_up(struct taking *taking, const void *address, siz
     if (taking->deallocated && msync((void *)first, length, MS_ASYNC) != 0)
         return MACH_SEND_INVALID_MEMORY;
     if (deallocate) {
+        mio_region_forget(first, length);
         munmap((void *)first, length);
         taking->deallocated = true;
     }
@@ -167,6 +189,18 @@ static mach_msg_return_t take_array(struct taking *taking, mach_msg_ool_ports_de
     return mr;
 }
 
+/* All of a region becomes the heap; what lies behind `size` is not sent. */
+static mach_msg_return_t take_region(struct mio_kmsg *kmsg, const void *address, size_t size) {
+    static const char zeros[1 << 16];
+    size_t rest = (size_t)kmsg->unsealed - size;
+    kmsg->heap = mio_region_take(address, (size_t)kmsg->unsealed);
+    if (kmsg->heap < 0) /* another thread was faster */
+        return MACH_SEND_INVALID_MEMORY;
+    if (rest > 0 && mio_memfd_write(kmsg->heap, zeros, rest, size) != KERN_SUCCESS)
+        return MACH_MSG_VM_KERNEL;
+    return MACH_MSG_SUCCESS;
+}
+
 static mach_msg_return_t take_descriptor(struct taking *taking, mach_msg_descriptor_t *descriptor) {
     mach_msg_ool_descriptor_t *memory = &descriptor->out_of_line;
     switch (descriptor->type.type) {
@@ -177,16 +211,19 @@ static mach_msg_return_t take_descriptor(struct taking *taking, mach_msg_descrip
     case MACH_MSG_OOL_PORTS_DESCRIPTOR:
         return take_array(taking, &descriptor->ool_ports);
     default:
+        if (taking->region && memory->size > 0)
+            return take_region(taking->kmsg, memory->address, memory->size);
         return give_up(taking, memory->address, memory->size, memory->deallocate);
     }
 }
 
 mach_msg_return_t mio_body_take(const void *body, struct mio_gathered *gathered,
                                 struct mio_kmsg *kmsg) {
-    struct taking taking = {.kmsg = kmsg, .names = gathered->names};
+    struct taking taking = {.kmsg = kmsg, .names = gathered->names, .region = gathered->region};
     mach_msg_return_t mr = MACH_MSG_SUCCESS;
     memcpy(kmsg->body, body, kmsg->size - sizeof(mach_msg_header_t));
     kmsg->heap = gathered->heap;
+    kmsg->unsealed = gathered->size;
     gathered->heap = -1;
     if (!kmsg->complex)
         return MACH_MSG_SUCCESS;
@@ -200,6 +237,18 @@ mach_msg_return_t mio_body_take(const void *body, struct mio_gathered *gathered,
         descriptor = mio_descriptor_next(descriptor);
     }
     return mr;
+}
+
+bool mio_body_seal(struct mio_kmsg *kmsg) {
+    if (!mio_memfd_seal(kmsg->heap)) { /* somebody has it mapped: a child that was cloned, say */
+        int copy = mio_memfd_sealed_copy(kmsg->heap, kmsg->unsealed);
+        if (copy < 0)
+            return false;
+        close(kmsg->heap);
+        kmsg->heap = copy;
+    }
+    kmsg->unsealed = 0;
+    return true;
 }
 
 /* ---- out of a message ------------------------------------------------------------------------ */
@@ -273,8 +322,13 @@ static mach_msg_return_t give_array(struct giving *giving, mach_msg_ool_ports_de
 }
 
 static mach_msg_return_t give_memory(struct giving *giving, mach_msg_ool_descriptor_t *descriptor) {
-    void *memory;
-    mach_msg_return_t trouble = map(giving->kmsg->heap, giving->offset, descriptor->size, &memory);
+    struct mio_kmsg *kmsg = giving->kmsg;
+    mach_msg_return_t trouble = 0;
+    void *memory = NULL;
+    if (descriptor->size > 0 && round_page((uint64_t)descriptor->size) == kmsg->unsealed)
+        memory = mio_region_return(&kmsg->heap, (size_t)kmsg->unsealed); /* all there is */
+    if (memory == NULL)
+        trouble = map(kmsg->heap, giving->offset, descriptor->size, &memory);
     giving->offset += round_page((uint64_t)descriptor->size);
     descriptor->address = memory;
     descriptor->deallocate = descriptor->copy == MACH_MSG_VIRTUAL_COPY;

@@ -172,8 +172,8 @@ static bool put_right(struct encoder *encoder, struct mio_right *right,
 /* A file of exactly these bytes that nobody can change any more; -1: none to be had. */
 static int seal_body(const uint8_t *body, size_t size) {
     int fd = mio_memfd_new();
-    if (fd >= 0 &&
-        (mio_memfd_write(fd, body, size, 0) != KERN_SUCCESS || !mio_memfd_seal(fd, size))) {
+    if (fd >= 0 && (mio_memfd_write(fd, body, size, 0) != KERN_SUCCESS ||
+                    !mio_memfd_resize(fd, size) || !mio_memfd_seal(fd))) {
         close(fd);
         return -1;
     }

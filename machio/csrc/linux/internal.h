@@ -18,7 +18,7 @@
  *   send.c     mach_msg, sending half     receive.c  receiving half     trailer.c  who sent it
  *   queue.c    a port's messages, from wherever they come     kmsg.c  messages
  *   descriptor.c  the bytes of a body's descriptors    body.c  what they stand for: memory, rights
- *   memfd.c    files of bytes that nobody can change any more
+ *   memfd.c    files of bytes that nobody can change any more     region.c  memory made of them
  *   identity.c what a descriptor is that a peer sent
  *   wire.c     frames in and out of sockets (docs/linux-wire.md)
  *   encode.c   a message becomes a frame     decode.c  a frame becomes a message
@@ -243,10 +243,11 @@ struct mio_kmsg {
     struct mio_right reply;
     unsigned nrights;
     struct mio_right *rights; /* of all descriptors, in order; each element of an array is one */
-    int heap;               /* a sealed file of the out-of-line memory, in order, by pages; or -1 */
-    mach_msg_size_t size;   /* msgh_size */
-    uint8_t *body;          /* size - 24 bytes; what its descriptors name, rights and heap have */
-    bool foreign_bootstrap; /* carries another task's view of a bootstrap port */
+    int heap;                 /* a file of the out-of-line memory, in order, by pages; or -1 */
+    uint64_t unsealed;        /* its size while it is not sealed: before it leaves; or 0 */
+    mach_msg_size_t size;     /* msgh_size */
+    uint8_t *body;            /* size - 24 bytes; what its descriptors name, rights and heap have */
+    bool foreign_bootstrap;   /* carries another task's view of a bootstrap port */
 };
 
 /* ---- the name table ---------------------------------------------------------------------- */
@@ -596,10 +597,26 @@ int mio_memfd_new(void);
 /* KERN_INVALID_ADDRESS: the memory cannot be read. KERN_RESOURCE_SHORTAGE. */
 kern_return_t mio_memfd_write(int fd, const void *from, size_t size, uint64_t at);
 bool mio_memfd_read(int fd, void *to, size_t size, uint64_t at);
-/* From now on the file has that size and its bytes are what they are. */
-bool mio_memfd_seal(int fd, uint64_t size);
+bool mio_memfd_resize(int fd, uint64_t size);
+/* From now on its size and its bytes are what they are. false: somebody may still write to it. */
+bool mio_memfd_seal(int fd);
+/* Such a file with the bytes that another has now. -1: no memory, no descriptors. */
+int mio_memfd_sealed_copy(int fd, uint64_t size);
 /* Whether a peer's file is such a one, of exactly that size, and can be read. */
 bool mio_memfd_is_sealed(int fd, uint64_t size);
+
+/* ---- region.c ------------------------------------------------------------------------------ */
+
+/* Unlocked. Whether this is all of a region, which may go as a message's heap. */
+bool mio_region_is(const void *address, size_t length);
+/* Unmaps a region. Ownership: its file is the caller's. -1: it is none, and still there. */
+int mio_region_take(const void *address, size_t length);
+/* Maps an unsealed file as a region. Ownership: consumes *fd, which is -1 then; NULL: it does not.
+ */
+void *mio_region_return(int *fd, size_t length);
+/* Pages are about to be unmapped: regions that have any are none from now on. */
+void mio_region_forget(uintptr_t address, size_t length);
+void mio_regions_fork_child(void);
 
 /* ---- descriptor.c --------------------------------------------------------------------------- */
 
@@ -625,6 +642,8 @@ void mio_descriptors_blank(void *body);
 /* What was read of a program's memory for a message that is yet to be made. */
 struct mio_gathered {
     int heap;                /* see mio_kmsg; -1: none */
+    uint64_t size;           /* of the heap */
+    bool region;             /* no heap yet: a region becomes it, which is to be all there is */
     mach_port_name_t *names; /* the elements of all arrays */
     unsigned failed;         /* the descriptor whose memory could not be read; or past the last */
     kern_return_t why;
@@ -649,6 +668,8 @@ enum mio_giving {
  * NULL. Ownership: rights and memory are the program's; the message holds no right any more.
  */
 mach_msg_return_t mio_body_give(struct mio_kmsg *kmsg, mach_msg_header_t *msg, enum mio_giving how);
+/* Unlocked. Nobody can change the message's memory any more. false: no memory, no descriptors. */
+bool mio_body_seal(struct mio_kmsg *kmsg);
 /* A right's name, or such bits. Ownership: consumes the right, on failure too. */
 mach_msg_return_t mio_right_give(struct mio_right *right, mach_port_name_t *ret_name);
 

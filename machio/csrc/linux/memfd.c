@@ -14,6 +14,7 @@
 #include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -58,11 +59,31 @@ bool mio_memfd_read(int fd, void *to, size_t size, uint64_t at) {
     return true;
 }
 
-bool mio_memfd_seal(int fd, uint64_t size) {
+bool mio_memfd_resize(int fd, uint64_t size) {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)
+    if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size))
         return false;
-    return ftruncate(fd, (off_t)size) == 0 && fcntl(fd, F_ADD_SEALS, SEALS) == 0;
+    return ftruncate(fd, (off_t)size) == 0;
+}
+
+bool mio_memfd_seal(int fd) {
+    return fcntl(fd, F_ADD_SEALS, SEALS) == 0;
+}
+
+int mio_memfd_sealed_copy(int fd, uint64_t size) {
+    int copy = mio_memfd_new();
+    off_t from = 0;
+    if (copy < 0)
+        return -1;
+    bool done = mio_memfd_resize(copy, size);
+    while (done && (uint64_t)from < size) {
+        ssize_t n = sendfile(copy, fd, &from, (size_t)(size - (uint64_t)from));
+        done = n > 0 || (n < 0 && errno == EINTR);
+    }
+    if (done && mio_memfd_seal(copy))
+        return copy;
+    close(copy);
+    return -1;
 }
 
 /* Huge pages are refused: there may be none left when one is touched, which is SIGBUS. */

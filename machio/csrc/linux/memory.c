@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Memory by pages: where out-of-line data comes from and goes back to. vm_allocate() is mmap(),
- * vm_deallocate() munmap(), which is right for mapped memfds (received out-of-line data) too.
+ * vm_deallocate() munmap(), which is right for mapped memfds (received out-of-line data) too;
+ * only regions have to be told of it.
  *
- * No lock and no descriptors: the kernel keeps the address space.
+ * Takes the lock for that alone, and has no descriptors: the kernel keeps the address space.
  */
 #include "internal.h"
 
@@ -29,6 +30,12 @@ static bool is_self(vm_map_t task) {
     return task != MACH_PORT_NULL && task == mach_task_self();
 }
 
+static void forget(uintptr_t address, size_t length) {
+    mio_lock();
+    mio_region_forget(address, length);
+    mio_unlock();
+}
+
 kern_return_t mach_vm_allocate(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
                                int flags) {
     uintptr_t wanted = 0;
@@ -50,6 +57,8 @@ kern_return_t mach_vm_allocate(vm_map_t target, mach_vm_address_t *address, mach
         how |= flags & VM_FLAGS_OVERWRITE ? MAP_FIXED : MAP_FIXED_NOREPLACE;
         if (wanted == 0)
             return KERN_INVALID_ADDRESS;
+        if (flags & VM_FLAGS_OVERWRITE)
+            forget(wanted, (size_t)rounded);
     }
     void *memory = mmap((void *)wanted, (size_t)rounded, PROT_READ | PROT_WRITE, how, -1, 0);
     if (memory == MAP_FAILED) {
@@ -76,6 +85,7 @@ kern_return_t mach_vm_deallocate(vm_map_t target, mach_vm_address_t address, mac
     mach_vm_address_t end = mach_vm_round_page(address + size);
     if (end < first)
         return KERN_INVALID_ARGUMENT;
+    forget((uintptr_t)first, (size_t)(end - first));
     if (munmap((void *)(uintptr_t)first, (size_t)(end - first)) == 0)
         return KERN_SUCCESS;
     return errno == ENOMEM ? KERN_RESOURCE_SHORTAGE : KERN_INVALID_ARGUMENT;

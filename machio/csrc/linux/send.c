@@ -134,7 +134,7 @@ static bool is_circular(const struct mio_kmsg *kmsg, const struct mio_port *dest
     return false;
 }
 
-enum outcome { DONE, GONE, FULL, SHORTAGE };
+enum outcome { DONE, GONE, FULL, SHORTAGE, UNSEALED };
 
 static enum outcome from_wire(enum mio_wire_result result) {
     switch (result) {
@@ -172,8 +172,6 @@ static enum outcome queue_here(struct mio_port *port, struct mio_kmsg *kmsg, boo
 }
 
 static enum outcome queue_there(struct mio_port *port, struct mio_kmsg *kmsg) {
-    if (port->tx < 0)
-        return GONE;
     if (!port->credit_in_hand) {
         switch (mio_credit_take(port)) {
         case MIO_CREDIT_TAKEN:
@@ -213,15 +211,21 @@ static enum outcome queue_once(struct mio_once *once, struct mio_kmsg *kmsg) {
     return outcome;
 }
 
-/* Ownership: DONE consumed the message; otherwise it is still the caller's. */
+/*
+ * Ownership: DONE consumed the message; otherwise it is still the caller's. UNSEALED: it would have
+ * left, but for its memory, which stays as it is until there is room.
+ */
 static enum outcome queue(struct mio_kmsg *kmsg, bool granted) {
     if (kmsg->dest.kind == MIO_RIGHT_ONCE)
-        return queue_once(kmsg->dest.once, kmsg);
+        return kmsg->unsealed > 0 ? UNSEALED : queue_once(kmsg->dest.once, kmsg);
     if (kmsg->dest.kind != MIO_RIGHT_SEND) /* it died after its name was checked */
         return GONE;
     struct mio_port *port = kmsg->dest.port;
-    if (port->state == MIO_PORT_DEAD || mio_kind_is_kernels(port->kind) || is_circular(kmsg, port))
+    if (port->state == MIO_PORT_DEAD || mio_kind_is_kernels(port->kind) ||
+        is_circular(kmsg, port) || (port->state == MIO_PORT_REMOTE && port->tx < 0))
         return GONE;
+    if (kmsg->unsealed > 0)
+        return granted || mio_port_has_room(port) ? UNSEALED : FULL;
     if (port->state == MIO_PORT_LOCAL)
         return queue_here(port, kmsg, granted);
     enum outcome outcome = queue_there(port, kmsg);
@@ -282,6 +286,8 @@ static kern_return_t wait_for_room(struct mio_port *port, const struct mio_deadl
                                       : (struct pollfd){.fd = port->cr.fd, .events = POLLIN};
         soon = mio_deadline_sooner(deadline, NUDGE_MS);
     } else if (port->cw.fd >= 0) {
+        if (mio_channel_open_cr(port) != KERN_SUCCESS)
+            return KERN_RESOURCE_SHORTAGE;
         fds[1] = (struct pollfd){.fd = port->cr.fd, .events = POLLIN};
     }
     mio_list_append(&port->senders, &waiter.link);
@@ -352,6 +358,14 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
         if (outcome == GONE) {
             mio_kmsg_destroy(kmsg);
             return MACH_MSG_SUCCESS;
+        }
+        if (outcome == UNSEALED) { /* takes its time */
+            mio_unlock();
+            bool sealed = mio_body_seal(kmsg);
+            mio_lock();
+            if (sealed)
+                continue;
+            outcome = SHORTAGE;
         }
         if (outcome == SHORTAGE)
             return MACH_SEND_NO_BUFFER | pseudo_receive(msg, kmsg);

@@ -72,6 +72,7 @@ static void fork_child(void) {
     mio_thread_fork_child();
     mio_threads_fork_child();
     mio_host_fork_child();
+    mio_regions_fork_child();
     mio_notice_forget_watcher();
     for (unsigned i = 0; i < MIO_HASH; i++)
         for (struct mio_port *port = mio_task.by_cookie[i]; port != NULL; port = port->hash_next)
