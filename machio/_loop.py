@@ -155,6 +155,7 @@ class Adapter:
         self.reply_ports: Any = None  # the idle ones; ports.py keeps them here
         self.kqueue = _ffi.Kqueue()
         try:
+            # For reading only: no kqueue becomes writable, and a Mac's cannot be asked for that.
             loop.add_reader(self.kqueue.fd, self._drain)
         except BaseException:
             self.kqueue.close()
@@ -184,7 +185,10 @@ class Adapter:
         return watch
 
     def watch_port(self, name: int) -> Watch:
-        """Watch a receive right or a port set for messages and for its end."""
+        """Watch a receive right or a port set for messages and for its end.
+
+        A port may be watched and a member of sets at once; whoever receives first has the message.
+        """
         return self.watch(name, _ffi.EVFILT_MACHPORT, EV_CLEAR)
 
     def watch_reader(self, fd: int) -> Watch:

@@ -99,6 +99,7 @@ class _Errand(Generic[R]):
 
     async def run(self) -> R:
         try:
+            # Never in the loop: launchd is asked by a message, and takes its time to answer.
             await anyio.to_thread.run_sync(self._fetch, abandon_on_cancel=True)
         except BaseException:
             self._abandon()

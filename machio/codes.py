@@ -152,7 +152,7 @@ class SendCode(ReturnCode, prefix="MACH_SEND_", hexadecimal=True):
     INVALID_REPLY = 0x1000_0009, "The reply right is gone or of the wrong kind.", _OWN_BUG
     INVALID_RIGHT = (
         0x1000_000A,
-        "A right in the message is gone or of the wrong kind.",
+        "A right in the message is gone, of the wrong kind or immovable, as task ports may be.",
         ("The message and every right in it were destroyed."),
     )
     INVALID_NOTIFY = 0x1000_000B, "The notify port is not valid.", _OWN_BUG
@@ -220,7 +220,10 @@ class BootstrapCode(ReturnCode, prefix="BOOTSTRAP_"):
     NOT_PRIVILEGED = (
         1100,
         "The bootstrap server does not permit it.",
-        ("The sandbox or another job owns this name: choose one of your own, or stop that job."),
+        (
+            "The sandbox forbids mach-register, or another job owns the name: choose one of your"
+            " own, or stop that job."
+        ),
     )
     NAME_IN_USE = 1101, "The name is in use.", "Choose another name."
     UNKNOWN_SERVICE = (

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def task_self() -> SendRight:
-    """Return a send right to this task's own port, which the caller owns (mach_task_self)."""
+    """Return a send right to this task's own port, which the caller owns (mach_task_self).
+
+    macOS makes it immovable in tasks that it protects: a message with it is then refused with
+    MACH_SEND_INVALID_RIGHT, and the system may end the sender for the attempt.
+    """
     name = _ffi.task_self()
     _ffi.mod_refs(name, PortRightType.SEND, 1)
     return SendRight(name)

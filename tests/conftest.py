@@ -4,6 +4,7 @@
   the fixture `loop_name` instead and passes the name on; `LOOPS` makes the loop there.
 - The test process never meets the user's bootstrap server: `machio.testing` sees to that, and has
   the fixtures `bootstrap_dir` and `bootstrap_env` for a test that wants its own.
+- A test that says something on one system only stands in `systems.toml`.
 - A file that is open after a test and was not before fails it.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import systems
 from common import LOOPS, leaked_fds, open_fds
 
 import machio
@@ -39,6 +41,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--round", type=int, default=0, help="which round of the handshake's table this is"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if reason := systems.why_not(f"{path}::{item.nodeid.partition('::')[2]}"):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

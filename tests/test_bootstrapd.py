@@ -26,8 +26,6 @@ from machio.codes import BootstrapCode
 from machio.messages import Disposition, Message
 from machio.ports import ReceiveRight
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS has launchd")
-
 UNKNOWN = str(int(BootstrapCode.UNKNOWN_SERVICE))
 ACTIVE = str(int(BootstrapCode.SERVICE_ACTIVE))
 NOT_PRIVILEGED = str(int(BootstrapCode.NOT_PRIVILEGED))

@@ -62,10 +62,6 @@ NOT_UNDER_VALGRIND = {
 SELECTED = os.environ.get("MACHIO_C_FLAVOURS", "plain,sanitized").split(",")
 TIME_LIMIT = 60.0 if SELECTED == ["plain", "sanitized"] else 240.0
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="the C library is for Linux; macOS brings its own Mach"
-)
-
 
 def names_in(program: Path) -> list[str]:
     """List the TEST()s of a program; one without any runs as a whole."""

@@ -53,8 +53,8 @@ def test_not_privileged_says_who_owns_the_name_and_what_to_do():
     error = errors.bootstrap_error(1100, "bootstrap_check_in('x')", "The server says more.")
     assert str(error) == (
         "bootstrap_check_in('x'): BOOTSTRAP_NOT_PRIVILEGED (1100): The bootstrap server does not"
-        " permit it. The sandbox or another job owns this name: choose one of your own, or stop"
-        " that job. The server says more."
+        " permit it. The sandbox forbids mach-register, or another job owns the name: choose one of"
+        " your own, or stop that job. The server says more."
     )
 
 

@@ -20,6 +20,8 @@
 #define SERVICE "org.machio.example.calculator"
 #define ALIGN(size) (((size) + 3u) & ~3u)
 
+mach_port_name_t mach_reply_port(void); /* current macOS SDKs do not declare it */
+
 enum { ADD = 8000, MEAN, GREET, MOVE, JOIN, NOTE };
 
 typedef struct {

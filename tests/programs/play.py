@@ -52,6 +52,9 @@ LIMIT = 20  # seconds for one role; the machine may be busy
 PATIENCE = 5.0
 WORKERS = 3
 PR_SET_CHILD_SUBREAPER = 36
+SO_NOSIGPIPE = 0x1022
+# Linux: the kernel tells who speaks. macOS: whoever speaks to nobody survives it.
+SIDE_OPTION = (socket.SO_PASSCRED, 1) if sys.platform == "linux" else (SO_NOSIGPIPE, 1)
 REPORT_SIZE = 3500  # a report is written in one piece, below PIPE_BUF
 
 Order = dict[str, Any]
@@ -154,11 +157,9 @@ def begin(order: Order, report: int) -> None:
     roles = ["server", "client"] + ["attacker"] * hasattr(scenario, "attacker")
     sides: dict[str, Sides] = {role: {} for role in roles}
     for one, other in itertools.combinations(roles, 2):
-        sides[one][other], sides[other][one] = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET
-        )
+        sides[one][other], sides[other][one] = socket.socketpair()
         for side in (sides[one][other], sides[other][one]):
-            side.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            side.setsockopt(socket.SOL_SOCKET, *SIDE_OPTION)
     handshake = machio.ChildPortHandshake()
     child = next(role for role in roles[:2] if role != order["parent"])
     give = handshake.server_write_fd if child == "server" else handshake.client_read_fd

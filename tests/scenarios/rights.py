@@ -64,7 +64,7 @@ class SenderAttested(Scenario):
         with ReceiveRight.allocate() as port, port.make_send() as send:
             await stage.check_in(port, MOVE_RECEIVE)
             await send.send(Message(1), LIMIT)
-            stage.tell("server")
+            stage.tell_pid("server")
 
 
 class BootstrapPort(Scenario):
@@ -154,6 +154,6 @@ class TaskPort(Scenario):
 
     async def client(stage):
         await stage.check_in(machio.task_self(), Disposition.MOVE_SEND)
-        stage.tell("server")
+        stage.tell_pid("server")
         await stage.hear("server")
         die()

@@ -21,6 +21,7 @@ from machio import (
 LIMIT = 15.0
 
 CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # macOS: an option of the socket
 
 SCENARIOS: dict[str, type[Scenario]] = {}
 
@@ -121,30 +122,36 @@ class Stage:
 
     def tell(self, role: str, what: str = "go") -> None:
         with contextlib.suppress(ConnectionError):
-            self._sides[role].send(what.encode(), socket.MSG_NOSIGNAL)
+            self._sides[role].sendall(what.encode() + b"\n", NO_SIGNAL)
+
+    def tell_pid(self, role: str) -> None:
+        self.tell(role, str(os.getpid()))
 
     def hear_now(self, role: str) -> str:
         """Wait for what a role tells, and block the loop; "" if the role's process has ended."""
-        self._sides[role].settimeout(LIMIT)
-        try:
-            return self._sides[role].recv(4096).decode()
-        except ConnectionError:
-            return ""
+        return self._hear(role)[0]
 
     async def hear(self, role: str) -> str:
         return await asyncio.to_thread(self.hear_now, role)
 
     async def hear_pid(self, role: str) -> int:
-        """Wait for what a role tells; the kernel says who that is, 0 in another pid namespace."""
-        side = self._sides[role]
+        """Wait for a role's `tell_pid`; on Linux the kernel says it, 0 in another pid namespace."""
+        told, control = await asyncio.to_thread(self._hear, role)
+        return CREDENTIALS.unpack(control[0][2])[0] if control else int(told)
+
+    def _hear(self, role: str) -> tuple[str, list]:
+        """Wait for a line: it, and what the kernel says beside its last byte."""
+        side, line, control = self._sides[role], b"", []
         side.settimeout(LIMIT)
-        space = socket.CMSG_SPACE(CREDENTIALS.size)
-        _, control, _, _ = await asyncio.to_thread(side.recvmsg, 4096, space)
-        return next(
-            CREDENTIALS.unpack(data)[0]
-            for level, kind, data in control
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
-        )
+        while not line.endswith(b"\n"):
+            try:  # one by one: the next line stays
+                piece, control, _, _ = side.recvmsg(1, socket.CMSG_SPACE(CREDENTIALS.size))
+            except ConnectionError:
+                return "", []
+            if not piece:
+                return "", []
+            line += piece
+        return line[:-1].decode(), control
 
 
 def read_offer(fd: int) -> bytes:

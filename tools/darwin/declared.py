@@ -30,8 +30,9 @@ CALL = r"^([a-z][\w ]*?\**) ?\b([a-z]\w*)\(((?:[^;{}()]|\([^()]*\))*)\);"
 
 
 def names() -> list[str]:
-    """Return the headers, as programs include them."""
-    return sorted(str(path.relative_to(INCLUDE)) for path in INCLUDE.rglob("*.h"))
+    """Return the headers under Apple's names, as programs include them."""
+    paths = sorted(INCLUDE.rglob("*.h"))
+    return [str(path.relative_to(INCLUDE)) for path in paths if "machio" not in path.name]
 
 
 def stand_ins() -> list[str]:
