@@ -81,6 +81,8 @@ lint: $(VENV)/.dev $(C_SOURCES:%.c=build/lint/%.o) ## check style, types, layers
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -m mypy
+	@report=$$(PATH="$(abspath $(VENV))/bin:$$PATH" PYTHONPATH=. $(VENV)/bin/pyright \
+	    --verifytypes machio --ignoreexternal) || { echo "$$report"; exit 1; }
 	@$(VENV)/bin/actionlint .github/workflows/*.yml
 	@report=$$($(VENV)/bin/lint-imports --no-cache) || { echo "$$report"; exit 1; }
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FORMATTED)

@@ -99,7 +99,7 @@ class Server:
             raise ValueError("a token has 8 bytes, a service name 1 to 127 characters")
         if expected not in _KINDS:
             raise ValueError(f"{PortRightType(expected)} cannot be checked in")
-        self.state = ServerState.WAITING
+        self.state: ServerState = ServerState.WAITING
         self.refused = 0
         self._token = token
         self.service_name = name
@@ -212,9 +212,9 @@ class Client:
     """The side that reads the offer and checks in. Reads no byte beyond the offer."""
 
     def __init__(self) -> None:
-        self.state = ClientState.TOKEN
-        self.name = ""
-        self.needed = TOKEN_SIZE  # how many bytes to read next, at most; 0 when READY
+        self.state: ClientState = ClientState.TOKEN
+        self.name: str = ""
+        self.needed: int = TOKEN_SIZE  # how many bytes to read next, at most; 0 when READY
         self._part = b""
         self._token = b""
 

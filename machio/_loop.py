@@ -112,11 +112,11 @@ class Watch:
     def __init__(
         self, adapter: Adapter, ident: int, event_filter: int, flags: int, serial: int
     ) -> None:
-        self.adapter = adapter
-        self.ident = ident
-        self.filter = event_filter
+        self.adapter: Adapter = adapter
+        self.ident: int = ident
+        self.filter: int = event_filter
         self.line: Line[object] = Line()
-        self.eof = False
+        self.eof: bool = False
         self.on_event: Callable[[], None] | None = None
         self._serial = serial
         adapter.kqueue.change(ident, event_filter, EV_ADD | flags, serial)
@@ -149,11 +149,11 @@ class Adapter:
         self._serials = itertools.count(1)
         self._watches: dict[int, Watch] = {}
         self._at_close: list[Callable[[], None]] = []
-        self.space = _ffi.space()
-        self.closed = False
+        self.space: int = _ffi.space()
+        self.closed: bool = False
         self.mailbox: Any = None  # the notify port; _requests.py keeps it here
         self.reply_ports: Any = None  # the idle ones; ports.py keeps them here
-        self.kqueue = _ffi.Kqueue()
+        self.kqueue: _ffi.Kqueue = _ffi.Kqueue()
         try:
             # For reading only: no kqueue becomes writable, and a Mac's cannot be asked for that.
             loop.add_reader(self.kqueue.fd, self._drain)

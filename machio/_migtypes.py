@@ -63,10 +63,10 @@ class Reader:
 class Kind:
     """How an argument travels: its `descriptors`, its `least` and `largest` size among the rest."""
 
-    descriptors = 0
-    least = 0
-    largest = 0
-    defs = ""  # MIG's name of the type, as in a .defs file
+    descriptors: int = 0
+    least: int = 0
+    largest: int = 0
+    defs: str = ""  # MIG's name of the type, as in a .defs file
 
     def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
         """Add a value to a message."""
@@ -84,8 +84,8 @@ class Kind:
 class Fixed(Kind):
     """An inline value that always has the same size; may be an element of arrays and structs."""
 
-    size = 0
-    align = 1
+    size: int = 0
+    align: int = 1
 
     def encode(self, value: Any) -> bytes:
         """Return exactly `size` bytes."""
@@ -110,9 +110,11 @@ class Fixed(Kind):
         padding = -self.size % 4
         return [self.declare(name), *([f"char {name}Pad[{padding}]"] if padding else [])]
 
-    def _is(self, size: int, align: int) -> None:
+    def _is(self, size: int, align: int, length: int = 0) -> None:
+        """`length` is the size of the length that goes before a value of variable size."""
         self.size, self.align = size, align
-        self.least = self.largest = padded(size)
+        self.least: int = length or padded(size)
+        self.largest: int = length + padded(size)
 
 
 class Number(Fixed):
@@ -156,12 +158,9 @@ class CString(Fixed):
     """
 
     def __init__(self, size: int = 0, *, max: int = 0) -> None:  # noqa: A002 - as a user reads it
-        self.variable = bool(max)
-        self._is(_one_of(size, max), 1)
-        self.defs = f"c_string[{'*:' if max else ''}{self.size}]"
-        if max:
-            self.least = _VARIABLE_STRING.size
-            self.largest += self.least
+        self.variable: bool = bool(max)
+        self._is(_one_of(size, max), 1, _VARIABLE_STRING.size if max else 0)
+        self.defs: str = f"c_string[{'*:' if max else ''}{self.size}]"
 
     def encode(self, value: Any) -> bytes:
         text = self._text(value)
@@ -215,14 +214,12 @@ class Array(Fixed):
     """
 
     def __init__(self, element: Any, count: int = 0, *, max: int = 0) -> None:  # noqa: A002
-        self.element = fixed(element)
-        self.variable = bool(max)
-        self.count = _one_of(count, max)
-        self._is(self.count * self.element.size, self.element.align)
-        self.defs = f"array[{'*:' if max else ''}{self.count}] of {self.element.defs}"
-        if max:
-            self.least = _COUNT.size
-            self.largest += self.least
+        self.element: Fixed = fixed(element)
+        self.variable: bool = bool(max)
+        self.count: int = _one_of(count, max)
+        length = _COUNT.size if max else 0
+        self._is(self.count * self.element.size, self.element.align, length)
+        self.defs: str = f"array[{'*:' if max else ''}{self.count}] of {self.element.defs}"
 
     def encode(self, value: Any) -> bytes:
         if len(value) != self.count:
@@ -324,7 +321,7 @@ class Rights(Kind):
             raise TypeError(f"{element!r} is not a kind of right")
         self.port = port
         self.descriptors = count
-        self.defs = f"array[{count}] of {port.defs}"
+        self.defs: str = f"array[{count}] of {port.defs}"
 
     def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
         if len(value) != self.descriptors:

@@ -38,7 +38,7 @@ from .tracing import name_ids
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-log = logging.getLogger("machio.bootstrapd")
+log: logging.Logger = logging.getLogger("machio.bootstrapd")
 
 MOST_PARKED = 256
 RECOVERY = 1.0  # seconds in which the tasks of a server that crashed come back
@@ -55,7 +55,7 @@ LIST_ENTRY = struct.Struct(f"=iI{NAME_SIZE}s")
 NOTIFICATION = struct.Struct("=8sI")
 CREDENTIALS = struct.Struct("=iII")
 # How many rights a request has; others have none. Registering none withdraws a declaration.
-RIGHTS = {
+RIGHTS: dict[RequestId, tuple[int, ...]] = {
     RequestId.CHECK_IN: (1,),
     RequestId.REGISTER: (0, 1),
     RequestId.CREATE_SERVICE: (1,),
@@ -109,7 +109,7 @@ class Server:
         self, listener: socket.socket, *, idle: float | None, how_to_leave: int, crashed: bool
     ) -> None:
         most = min(MOST, max(_fd_limit() // 2 - 32, 16))
-        self.registry = Registry(
+        self.registry: Registry = Registry(
             most, watch=lambda name: self._request(name, NotificationId.DEAD_NAME)
         )
         listener.setblocking(False)

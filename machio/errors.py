@@ -68,7 +68,7 @@ class MachError(MachioError):
 
     def __init__(self, number: int, call: str, detail: str = "") -> None:
         super().__init__(number, call, detail)
-        self.number = int(number)
+        self.number: int = int(number)
         self.code: ReturnCode | int = self.number if (known := lookup(number)) is None else known
         self.call = call
         self.detail = detail

@@ -133,12 +133,12 @@ class Message:
         port: int = _wire.NAME_NULL,
         trailer: bytes = b"",
     ) -> None:
-        self.id = id
-        self.body = bytes(body)
+        self.id: int = id
+        self.body: bytes = bytes(body)
         # What a received message holds is rights; `Any` spares the receiver an isinstance of each.
         self.rights: tuple[Any, ...] = tuple(rights)
         self.reply: Any = reply
-        self.port = port
+        self.port: int = port
         self._trailer = trailer
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ Rights are anyio's object streams: `async for message in port` ends when the por
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
@@ -63,7 +63,11 @@ class ReceiveRight(Receiver, ObjectReceiveStream[Message]):
     __slots__ = ()
 
     kind = PortRightType.RECEIVE
-    dispositions = (Disposition.MOVE_RECEIVE, Disposition.MAKE_SEND, Disposition.MAKE_SEND_ONCE)
+    dispositions: ClassVar[tuple[Disposition, ...]] = (
+        Disposition.MOVE_RECEIVE,
+        Disposition.MAKE_SEND,
+        Disposition.MAKE_SEND_ONCE,
+    )
 
     @classmethod
     def allocate(cls, queue_limit: int | None = None) -> ReceiveRight:
@@ -198,7 +202,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
     __slots__ = ()
 
     kind = PortRightType.SEND
-    dispositions = (Disposition.MOVE_SEND, Disposition.COPY_SEND)
+    dispositions: ClassVar[tuple[Disposition, ...]] = (Disposition.MOVE_SEND, Disposition.COPY_SEND)
 
     async def send(self, message: Message, timeout: float | None = None) -> None:
         """Send; waits while the queue is full. First waiter, first served.
@@ -312,7 +316,7 @@ class SendOnceRight(_Sender):
     __slots__ = ()
 
     kind = PortRightType.SEND_ONCE
-    dispositions = (Disposition.MOVE_SEND_ONCE,)
+    dispositions: ClassVar[tuple[Disposition, ...]] = (Disposition.MOVE_SEND_ONCE,)
 
     def send(self, message: Message) -> None:
         """Send, which empties the object; never waits, since it passes the queue limit.

@@ -29,10 +29,10 @@ from typing import Literal, NamedTuple, TypeAlias
 from . import _wire
 from .messages import NotificationId, Sender, sender_of
 
-log = logging.getLogger("machio")
+log: logging.Logger = logging.getLogger("machio")
 
 # False only if nobody listens for sure. Who has a message to tell looks here first.
-on = True
+on: bool = True
 
 
 class Trace(NamedTuple):
