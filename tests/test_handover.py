@@ -13,8 +13,7 @@ import sys
 from collections import Counter
 
 import pytest
-from common import leaked_fds, open_fds
-from scenarios import rights_held
+from common import leaked_fds, open_fds, rights_held
 from test_examples import EXAMPLES
 
 import machio

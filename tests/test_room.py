@@ -8,8 +8,7 @@ import random
 import sys
 
 import pytest
-from common import fill, settle, start
-from scenarios import rights_held
+from common import fill, rights_held, settle, start
 
 import machio
 from machio import Disposition, Message, PortRightType, ReceiveRight
