@@ -82,10 +82,7 @@ PLACES = {
     "plain": Place(),
     "files1024": Place(("--nofile", "1024")),
     "files64": Place(("--nofile", "64")),
-    "user": Place(
-        ("--user", str(NOBODY)),
-        NOBODY,
-        "" if os.getuid() == 0 else "only root can become another user; all else runs as this one",
-    ),
     "namespace": Place(("--namespace",), None, _no_namespace()),
 }
+if os.getuid() == 0:  # else there is no other user to become, and "plain" is an ordinary one's
+    PLACES["user"] = Place(("--user", str(NOBODY)), NOBODY)
