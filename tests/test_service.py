@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import sys
-import tracemalloc
 from typing import Annotated
 
 import pytest
@@ -450,27 +448,3 @@ async def test_callers_that_are_killed_leave_nothing(bootstrap_server):
         # waited, as those that look names up, has an eventfd for its life.
         left = await asyncio.to_thread(leaked_fds, fds)
         assert not [fd for fd in left if "eventfd" not in fd]
-
-
-async def test_a_thousand_services_and_clients_leave_nothing():
-    async def one():
-        async with math_service() as (_, _, client):
-            assert await client.double(3) == 6
-
-    for _ in range(20):
-        await one()
-    gc.collect()
-    rights, fds = len(rights_held()), len(open_fds())
-    tracemalloc.start()
-    try:
-        for index in range(1000):
-            await one()
-            if index == 100:
-                gc.collect()
-                before = tracemalloc.get_traced_memory()[0]
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert (len(rights_held()), len(open_fds())) == (rights, fds)
-    assert grown < 50_000, "less than 60 bytes for each"
