@@ -1,7 +1,8 @@
 """Task ports: a right that stands for a process.
 
 A process sends its own task port with COPY_SEND or by moving what `task_self` returns; who receives
-it learns the pid with `pid_for_task` and the end of the process with `SendRight.died`.
+it learns the pid with `pid_for_task`, whether the process lives with `SendRight.is_dead`, and its
+end with `SendRight.died`. Of a process that has ended before its port arrives, None arrives.
 """
 
 from __future__ import annotations
