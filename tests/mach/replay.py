@@ -9,17 +9,17 @@ script is a process of its own here. ``data/README.md`` tells the format.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
-import json
-import os
 import re
 import secrets
 import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+
+from child import Child, answer_all
 
 from machio._mach import ffi, lib
 
@@ -219,18 +219,10 @@ class Task:
         return ["OK", ["bind", struct.unpack_from("=I", data, 28)[0]]]
 
 
-def serve_task(kind: type[Task], requests: int, answers: int) -> None:
-    """Be a task: one operation a line on one pipe, its answer on the other; then exit."""
-    try:
-        task = kind()
-        with open(requests) as lines, open(answers, "w") as out:
-            for line in lines:
-                operation, *arguments = json.loads(line)
-                if operation == "exit":  # no end of file tells: later tasks have copies
-                    break
-                print(json.dumps(getattr(task, operation)(*arguments)), file=out, flush=True)
-    finally:
-        os._exit(0)
+def serve_task(pipe: Connection, kind: type[Task]) -> None:
+    """Be a task: what comes is an operation with its arguments, each is answered."""
+    task = kind()
+    answer_all(pipe, lambda words: getattr(task, words[0])(*words[1:]))
 
 
 # --- the controller ----------------------------------------------------------------------------
@@ -246,28 +238,13 @@ class Process:
     kind: type[Task] = Task
 
     def __post_init__(self) -> None:
-        # A forked child is a new task with an empty name space, and needs no start of its own.
-        request_reader, request_writer = os.pipe()
-        answer_reader, answer_writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(request_writer)
-            os.close(answer_reader)
-            serve_task(self.kind, request_reader, answer_writer)
-        os.close(request_reader)
-        os.close(answer_writer)
-        self.requests = open(request_writer, "w")  # noqa: PTH123, SIM115
-        self.answers = open(answer_reader)  # noqa: PTH123, SIM115
+        self.child = Child(serve_task, self.kind)
 
-    def do(self, operation: str, *arguments: object) -> list:
-        print(json.dumps([operation, *arguments]), file=self.requests, flush=True)
-        return json.loads(self.answers.readline())
+    def do(self, *words: object) -> list:
+        return self.child.ask(words)
 
     def end(self) -> None:
-        print(json.dumps(["exit"]), file=self.requests, flush=True)
-        self.requests.close()
-        os.waitpid(self.pid, 0)
-        self.answers.close()
+        self.child.end()
 
 
 def is_symbol(word: str) -> bool:
@@ -291,8 +268,7 @@ class Script:
 
     def close(self) -> None:
         for task in self.tasks.values():
-            with contextlib.suppress(OSError):
-                task.end()
+            task.end()
 
     def value(self, word: str) -> object:
         if word == "null":

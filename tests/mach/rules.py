@@ -11,13 +11,13 @@ shortest sequence found.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import secrets
 import sys
 from collections import Counter
+from multiprocessing.connection import Connection
 
 import hypothesis
+from child import Child
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -65,18 +65,15 @@ class Member(Task):
 
     def fork(self, *names: int) -> list:
         """Tell what a forked child makes of its parent's names, and of a port of its own."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
+
+        def look(pipe: Connection) -> None:
             self.me = lib.mach_task_self()
             seen = sorted({self.type(name)[0] for name in names})
-            answer = json.dumps([seen, self.alloc("recv")[0], len(self.names())])
-            os.write(writer, answer.encode())
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as answers:
-            answer = json.loads(answers.read())
-        os.waitpid(pid, 0)
+            pipe.send([seen, self.alloc("recv")[0], len(self.names())])
+
+        child = Child(look)
+        answer = child.pipe.recv()
+        child.end()
         return answer
 
 

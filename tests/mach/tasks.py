@@ -18,22 +18,15 @@ import os
 import signal
 import traceback
 import uuid
-import warnings
 from collections.abc import Callable, Generator
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
+from child import Child, answer_all
 from kit import MAKE_SEND, NULL, CallError, receive_right
 from letters import message, port, take
 
 from machio._mach import ffi, lib
-
-
-def fork() -> int:
-    with warnings.catch_warnings():  # since 3.12, of any thread, and libraries have some
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 class Line:
@@ -77,18 +70,13 @@ class Task(Line):
     def __init__(self, function: Callable[..., Generator], *arguments: Any) -> None:
         service = service_name()
         super().__init__(check_in(service), NULL)
-        self._pipe, theirs = Pipe()
-        self.pid = fork()
-        if self.pid == 0:
-            self._pipe.close()
-            _serve(theirs, service, function, arguments)
-        theirs.close()
+        self._child = Child(_serve, service, function, arguments)
+        self.pid = self._child.pid
         self.outbox = self.take()
 
     def answer(self) -> Any:
         """Let the other task go on to its next answer."""
-        self._pipe.send("go on")
-        failed, result = self._pipe.recv()
+        failed, result = self._child.ask("go on")
         assert not failed, f"in the other task:\n{result}"
         return result
 
@@ -98,10 +86,7 @@ class Task(Line):
 
     def end(self) -> None:
         """Let the other task exit, with all that it holds."""
-        if self.pid:
-            self._pipe.close()
-            os.waitpid(self.pid, 0)
-            self.pid = 0
+        self._child.end()
 
     def __enter__(self) -> Self:
         return self
@@ -112,42 +97,35 @@ class Task(Line):
 
 def _serve(
     pipe: Connection, service: str, function: Callable[..., Generator], arguments: tuple
-) -> NoReturn:
-    try:
-        line = Line(receive_right(), look_up(service))
-        line.give(line.inbox, MAKE_SEND)
-        steps = function(line, *arguments)
-        while pipe.recv():
-            try:
-                pipe.send((False, next(steps)))
-            except BaseException:  # the test is told whatever it is
-                pipe.send((True, traceback.format_exc()))
-    except EOFError:
-        pass
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(0)
+) -> None:
+    line = Line(receive_right(), look_up(service))
+    line.give(line.inbox, MAKE_SEND)
+    steps = function(line, *arguments)
+
+    def go_on(_: str) -> tuple[bool, Any]:
+        try:
+            return False, next(steps)
+        except BaseException:  # the test is told whatever it is
+            return True, traceback.format_exc()
+
+    answer_all(pipe, go_on)
 
 
 def run_apart(function: Callable[[], None]) -> None:
     """Run a function in a task of its own, which is expected to survive it."""
-    ours, theirs = Pipe()
-    pid = fork()
-    if pid == 0:
+
+    def serve(pipe: Connection) -> None:
         try:
             function()
-            theirs.send("")
+            pipe.send("")
         except BaseException:
-            theirs.send(traceback.format_exc())
-        finally:
-            os._exit(0)
-    theirs.close()
+            pipe.send(traceback.format_exc())
+
+    child = Child(serve)
     try:
-        failure = ours.recv()
+        failure = child.pipe.recv()
     except EOFError:
         failure = "killed"
-    ours.close()
-    _, status = os.waitpid(pid, 0)
+    status = child.end()
     assert not failure, f"in a task of its own: {failure}"
     assert status == 0

@@ -34,7 +34,7 @@ def test_random_operations_agree_with_the_model(bootstrap_env: dict[str, str], s
 
 
 def test_a_disagreement_is_told(bootstrap_env: dict[str, str], tmp_path: Path) -> None:
-    for name in ("rules.py", "replay.py", "model.py"):
+    for name in ("rules.py", "replay.py", "child.py", "model.py"):
         text = (HERE / name).read_text()
         if name == "model.py":
             text = text.replace("port.make_sends += 1", "port.make_sends += 2")
