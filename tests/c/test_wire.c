@@ -152,23 +152,6 @@ TEST(a_full_socket_takes_no_rights) {
     end();
 }
 
-TEST(more_descriptors_than_fit_are_a_shortage) {
-    static struct mio_port *ports[130];
-    begin();
-    struct mio_kmsg *kmsg = message(1, 130);
-    for (unsigned i = 0; i < 130; i++) {
-        ports[i] = mio_port_new(MIO_PORT_LOCAL);
-        kmsg->rights[i] = send_right(ports[i]);
-    }
-    CHECK_EQ(mio_wire_send(out, kmsg, 0), MIO_WIRE_SHORTAGE);
-    for (unsigned i = 0; i < 130; i++)
-        CHECK_EQ(ports[i]->srights, 1);
-    mio_kmsg_destroy(kmsg);
-    for (unsigned i = 0; i < 130; i++)
-        mio_port_destroy(ports[i]);
-    end();
-}
-
 /* ---- credits ----------------------------------------------------------------------------- */
 
 TEST(credits_follow_the_queue_limit) {

@@ -44,6 +44,8 @@ enum kind {
     SEALED, /* a memfd of the bytes behind the frame's start */
     UNSEALED,
     SIDE_RX, /* a socket in which a frame with two descriptors waits */
+    BUNDLE,  /* one that is full: PORT_TX and PORT_CR in turn */
+    REST,    /* what comes behind it: PORT_CR */
     KINDS
 };
 
@@ -90,6 +92,17 @@ static int make_memfd(const uint8_t *data, size_t size, int seals) {
     return fd;
 }
 
+/* The descriptors of a frame begin with a full one: its last is a `tx`, and `cr` follows. */
+static int make_bundle(int tx, int cr, unsigned nfds) {
+    int pair[2], carried[MIO_WIRE_FDS];
+    for (unsigned i = 0; i < nfds; i++)
+        carried[i] = nfds > 1 && i % 2 == 0 ? tx : cr;
+    if (mio_pair(pair) != 0 || mio_wire_transmit(pair[1], "", 1, carried, nfds) != MIO_WIRE_OK)
+        die("no bundle");
+    close(pair[1]);
+    return pair[0];
+}
+
 /* Only what the input refers to is made: most need little. */
 static int make(struct world *world, enum kind kind, const uint8_t *data, size_t size) {
     int *fds = world->fds;
@@ -129,6 +142,11 @@ static int make(struct world *world, enum kind kind, const uint8_t *data, size_t
         break;
     case UNSEALED:
         fds[UNSEALED] = make_memfd(data, size, 0);
+        break;
+    case BUNDLE:
+    case REST:
+        fds[kind] = make_bundle(make(world, PORT_TX, data, size), make(world, PORT_CR, data, size),
+                                kind == BUNDLE ? MIO_WIRE_FDS : 1);
         break;
     default: {
         int pair[2];

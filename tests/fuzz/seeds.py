@@ -12,9 +12,10 @@ import struct
 import sys
 from pathlib import Path
 
-MAGIC, VERSION, NONE = 0x6863616D, 3, 0xFFFF
+MAGIC, VERSION, NONE = 0x6863616D, 4, 0xFFFF
 RX, TX, CR, CW, RX2, TX2, CR2, CW2, OWN_TX, OWN_CR, ONCE, HOME, ONCE2, HOME2, SEALED = range(15)
-COMPLEX, NO_CREDIT, VIA_ONCE, MEMFD, RELAYED = 1, 2, 4, 8, 16
+BUNDLE, REST = 17, 18
+COMPLEX, NO_CREDIT, VIA_ONCE, MEMFD, RELAYED, BUNDLES = 1, 2, 4, 8, 16, 32
 
 
 def right(kind: int, *fds: int, disposition: int = 0, extra: int = 0) -> bytes:
@@ -36,6 +37,7 @@ def message(
     reply: bytes = right(0),
     flags: int = 0,
     data: bytes = b"12345678",
+    fds: int | None = None,
 ) -> bytes:
     body = data
     if rights:
@@ -52,7 +54,7 @@ def message(
         0,
         1 + len(rights),
         len(receives),
-        len(kinds),
+        len(kinds) if fds is None else fds,
         0,
     )
     frame += reply + b"".join(rights) + b"".join(receives) + (b"" if flags & MEMFD else body)
@@ -88,8 +90,14 @@ def seeds() -> list[bytes]:
             (receive(), receive()),
         ),
         message((), (right(1, disposition=17), right(0, disposition=18))),
+        message(
+            (BUNDLE, REST),
+            tuple(right(2, 2 * place, 2 * place + 1) for place in range(127)),
+            flags=BUNDLES,
+            fds=254,
+        ),
     ]
-    signals = [struct.pack("=IHBBIiIHHHH", MAGIC, VERSION, kind, *[0] * 8) for kind in (2, 3, 4)]
+    signals = [struct.pack("=IHBBIiIHHHH", MAGIC, VERSION, kind, *[0] * 8) for kind in (2, 3, 4, 5)]
     return found + [b"\0" + signal for signal in signals] + cut(found[6])
 
 

@@ -303,7 +303,7 @@ class Frame:
 
     def bytes(self) -> bytes:
         values = {
-            "magic": MAGIC, "version": 3, "kind": 1, "flags": COMPLEX | NO_CREDIT,
+            "magic": MAGIC, "version": 4, "kind": 1, "flags": COMPLEX | NO_CREDIT,
             "size": 24 + len(self.body), "id": 10011, "voucher": 0,
             "rights": 1 + len(self.records), "receives": len(self.receives),
             "fds": len(self.fds), "zero": 0,
@@ -329,8 +329,8 @@ def crafted(own: dict[str, int], files: dict[str, int], good: Frame) -> Iterator
                 fds[place] = file
                 yield Frame([RIGHT.pack(4, 16, 0, 1, 2, 0, 0)], fds, moved)
     for name, value in (
-        ("magic", 0), ("magic", 0x6D616368), ("version", 0), ("version", 1), ("version", 2), ("kind", 0),
-        ("kind", 4), ("flags", 0), ("flags", COMPLEX | 32), ("flags", 0x80 | COMPLEX),
+        ("magic", 0), ("magic", 0x6D616368), ("version", 0), ("version", 2), ("version", 3), ("kind", 0),
+        ("kind", 5), ("flags", 0), ("flags", COMPLEX | 32), ("flags", 0x80 | COMPLEX),
         ("flags", COMPLEX | NO_CREDIT | 8), ("size", 0), ("size", 52), ("size", 60), ("size", 57),
         ("size", 1 << 30), ("size", 0xFFFFFFFC), ("rights", 0), ("rights", 1), ("rights", 3),
         ("rights", 0xFFFF), ("receives", 1), ("receives", 0xFFFF), ("fds", 1), ("fds", 3),

@@ -13,6 +13,7 @@
 #include "wire.h"
 
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define QLIMIT_MAX 1024u /* MACH_PORT_QLIMIT_MAX */
@@ -34,7 +35,8 @@ struct decoder {
     size_t body_size;
     int memfd, heap;    /* the body, the out-of-line memory; or -1 */
     unsigned nreceives; /* seen so far */
-    struct slot slots[MIO_WIRE_FDS];
+    struct slot *slots; /* few, or allocated for descriptors that came in bundles */
+    struct slot few[MIO_WIRE_FDS];
 };
 
 static struct mio_wire_right right_at(const struct decoder *decoder, unsigned i) {
@@ -123,14 +125,27 @@ static bool check_receive_record(struct decoder *decoder, const struct mio_wire_
            check_request(decoder, record->flags & MIO_RECEIVE_DESTROYED, record->destroyed);
 }
 
-/* A receive right that is here, or twice in the message, is a lie. */
+/* A receive right that is here is a lie. */
 static bool is_new_here(const struct decoder *decoder, uint16_t rx) {
-    uint64_t cookie = decoder->slots[rx].cookie;
-    const struct mio_port *port = mio_port_by_cookie(cookie);
-    if (port != NULL && port->state != MIO_PORT_REMOTE)
-        return false;
+    const struct mio_port *port = mio_port_by_cookie(decoder->slots[rx].cookie);
+    return port == NULL || port->state == MIO_PORT_REMOTE;
+}
+
+static int compare_cookies(const void *a, const void *b) {
+    const uint64_t *one = a, *other = b;
+    return (*one > *other) - (*one < *other);
+}
+
+/* One that is twice in the message is another. */
+static bool are_distinct(const struct decoder *decoder) {
+    static uint64_t cookies[MIO_WIRE_RECEIVES];
+    unsigned count = 0;
     for (unsigned i = 0; i < decoder->input->nfds; i++)
-        if (i != rx && decoder->slots[i].role == PORT_RX && decoder->slots[i].cookie == cookie)
+        if (decoder->slots[i].role == PORT_RX)
+            cookies[count++] = decoder->slots[i].cookie;
+    qsort(cookies, count, sizeof *cookies, compare_cookies);
+    for (unsigned i = 1; i < count; i++)
+        if (cookies[i] == cookies[i - 1])
             return false;
     return true;
 }
@@ -217,7 +232,8 @@ static bool check(struct decoder *decoder) {
     for (unsigned i = 0; i < decoder->input->nfds; i++)
         if (decoder->slots[i].role == NONE)
             return false;
-    return decoder->nreceives == decoder->head.nreceives;
+    return decoder->nreceives == decoder->head.nreceives &&
+           (decoder->nreceives < 2 || are_distinct(decoder));
 }
 
 /* ---- the body ---------------------------------------------------------------------------- */
@@ -466,13 +482,19 @@ static struct mio_kmsg *build(struct decoder *decoder) {
 
 struct mio_kmsg *mio_wire_decode(struct mio_wire_input *input) {
     struct decoder decoder;
+    struct mio_kmsg *kmsg = NULL;
     decoder.input = input;
     decoder.nreceives = 0;
-    for (unsigned i = 0; i < input->nfds; i++)
-        decoder.slots[i].role = NONE;
-    struct mio_kmsg *kmsg = check(&decoder) ? build(&decoder) : NULL;
-    for (unsigned i = 0; i < input->nfds; i++)
-        mio_fd_discard(input->fds[i]);
-    input->nfds = 0;
+    decoder.slots =
+        input->nfds <= MIO_WIRE_FDS ? decoder.few : malloc(input->nfds * sizeof *decoder.slots);
+    if (decoder.slots != NULL) {
+        for (unsigned i = 0; i < input->nfds; i++)
+            decoder.slots[i].role = NONE;
+        if (check(&decoder))
+            kmsg = build(&decoder);
+    }
+    if (decoder.slots != decoder.few)
+        free(decoder.slots);
+    mio_wire_input_clear(input);
     return kmsg;
 }

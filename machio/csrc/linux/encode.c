@@ -25,9 +25,10 @@
 struct encoder {
     struct mio_kmsg *kmsg;
     unsigned nfds, nreceives;
-    int fds[MIO_WIRE_FDS];
+    int fds[MIO_WIRE_FDS_MAX];
     struct mio_wire_receive receives[MIO_WIRE_RECEIVES];
     int memfd;
+    bool indexed; /* the descriptors can be found by their numbers */
 };
 
 /* Every right of a message, the reply right first. */
@@ -43,16 +44,26 @@ static struct mio_right *right_at(struct mio_kmsg *kmsg, unsigned i) {
 
 /* The index by which the frame refers to a descriptor: the same for the same one. */
 static bool carry(struct encoder *encoder, int fd, uint16_t *ret_index) {
-    for (unsigned i = encoder->nfds; i-- > 0;) {
-        if (encoder->fds[i] == fd) {
-            *ret_index = (uint16_t)i;
+    uint16_t *place = NULL;
+    if (encoder->nfds >= MIO_WIRE_FDS) {
+        place = mio_bundles_place(encoder->fds, encoder->nfds, fd, &encoder->indexed);
+        *ret_index = *place;
+        if (*place != MIO_WIRE_NO_FD)
             return true;
+    } else {
+        for (unsigned i = encoder->nfds; i-- > 0;) {
+            if (encoder->fds[i] == fd) {
+                *ret_index = (uint16_t)i;
+                return true;
+            }
         }
     }
-    if (encoder->nfds == MIO_WIRE_FDS)
+    if (encoder->nfds == MIO_WIRE_FDS_MAX)
         return false;
-    encoder->fds[encoder->nfds] = fd;
-    *ret_index = (uint16_t)encoder->nfds++;
+    *ret_index = (uint16_t)encoder->nfds;
+    encoder->fds[encoder->nfds++] = fd;
+    if (place != NULL)
+        *place = *ret_index;
     return true;
 }
 
@@ -300,6 +311,8 @@ static size_t prepare(struct encoder *encoder, uint8_t *frame, unsigned flags) {
             return 0;
         head.flags |= MIO_HEAD_HEAP;
     }
+    if (encoder->nfds > MIO_WIRE_FDS)
+        head.flags |= MIO_HEAD_BUNDLES;
     head.nreceives = (uint16_t)encoder->nreceives;
     head.nfds = (uint16_t)encoder->nfds;
     memcpy(frame, &head, sizeof head);
@@ -447,7 +460,7 @@ static void commit(struct mio_kmsg *kmsg, unsigned nreceives) {
  */
 enum mio_wire_result mio_wire_send(int fd, struct mio_kmsg *kmsg, unsigned flags) {
     static uint8_t frame[MIO_WIRE_FRAME_MAX];
-    struct encoder encoder; /* large: its arrays are filled as they are used */
+    static struct encoder encoder; /* large: its arrays are filled as they are used */
     enum mio_wire_result result = MIO_WIRE_SHORTAGE;
 
     for (unsigned i = 0; i < kmsg->nrights; i++)
@@ -456,9 +469,12 @@ enum mio_wire_result mio_wire_send(int fd, struct mio_kmsg *kmsg, unsigned flags
     encoder.kmsg = kmsg;
     encoder.nfds = encoder.nreceives = 0;
     encoder.memfd = -1;
+    encoder.indexed = false;
     size_t length = prepare(&encoder, frame, flags);
     if (length > 0)
-        result = mio_wire_transmit(fd, frame, length, encoder.fds, encoder.nfds);
+        result = encoder.nfds <= MIO_WIRE_FDS
+                     ? mio_wire_transmit(fd, frame, length, encoder.fds, encoder.nfds)
+                     : mio_bundles_send(fd, frame, length, encoder.fds, encoder.nfds);
     if (encoder.memfd >= 0)
         close(encoder.memfd);
     if (result == MIO_WIRE_OK)

@@ -192,6 +192,11 @@ bool mio_channel_verify_once_rx(int rx) {
     return is_nameless_pair(rx);
 }
 
+bool mio_channel_verify_bundle(int fd, uint64_t *ret_cookie) {
+    *ret_cookie = mio_socket_cookie(fd);
+    return is_nameless_pair(fd) && *ret_cookie != 0;
+}
+
 /* ---- getting rid ------------------------------------------------------------------------- */
 
 struct reject {

@@ -511,6 +511,8 @@ bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity);
 bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_identity);
 bool mio_channel_verify_once(int tx, uint64_t *ret_cookie);
 bool mio_channel_verify_once_rx(int rx);
+/* A bundle's socket (bundle.c). */
+bool mio_channel_verify_bundle(int fd, uint64_t *ret_cookie);
 int mio_pair(int fds[2]);       /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
 void mio_pair_receiver(int fd); /* sets PASSCRED and TIMESTAMPNS on a receiving end */
 uint64_t mio_socket_cookie(int fd);
@@ -733,7 +735,13 @@ void mio_wire_discard(int fd);
 /* Destroys abandoned messages, first come first; those they contain join the end of the list. */
 void mio_reap(void);
 
-enum { MIO_FRAME_MESSAGE = 1, MIO_FRAME_NUDGE, MIO_FRAME_DROPPED, MIO_FRAME_BAD };
+enum {
+    MIO_FRAME_MESSAGE = 1,
+    MIO_FRAME_NUDGE,
+    MIO_FRAME_DROPPED,
+    MIO_FRAME_ANNOUNCED, /* within wire.c and bundle.c: one with bundles comes next */
+    MIO_FRAME_BAD,
+};
 enum { MIO_FRAME_NO_CREDIT = 1, MIO_FRAME_ONCE = 2 };
 
 /* ---- notify.c ------------------------------------------------------------------------------ */

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -25,6 +26,7 @@
 #endif
 
 #define HEADROOM 1024 /* descriptors: with so many free numbers nothing will be missing */
+#define WARY 64 /* frames after an announcement: others may have sent before what it announces */
 
 /* Rights, credentials, a stamp; and what another holder may have switched on to disturb us. */
 #define CONTROL_SIZE                                                             \
@@ -93,12 +95,21 @@ void mio_wire_signal(int fd, unsigned kind) {
 /* ---- in ---------------------------------------------------------------------------------- */
 
 static int highest_fd; /* that this layer ever saw */
+static unsigned
+    wary; /* so many frames more are looked at first: one with bundles may be among them */
 
 static bool short_of_descriptors(int fd) {
     struct rlimit limit;
     if (fd > highest_fd)
         highest_fd = fd;
     return getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < (rlim_t)highest_fd + HEADROOM;
+}
+
+static void start(struct mio_wire_input *input) {
+    input->fds = input->few;
+    input->nfds = 0;
+    input->stamp = 0;
+    input->sender = (struct mio_sender){.uid = MIO_WIRE_NOBODY, .gid = MIO_WIRE_NOBODY};
 }
 
 static void keep_fds(struct mio_wire_input *input, const struct cmsghdr *cmsg) {
@@ -143,9 +154,12 @@ static void read_control(struct mio_wire_input *input, struct msghdr *msg) {
     }
 }
 
-static void discard_fds(struct mio_wire_input *input) {
+void mio_wire_input_clear(struct mio_wire_input *input) {
     for (unsigned i = 0; i < input->nfds; i++)
         mio_fd_discard(input->fds[i]);
+    if (input->fds != input->few)
+        free(input->fds);
+    input->fds = input->few;
     input->nfds = 0;
 }
 
@@ -174,6 +188,44 @@ static bool has_free_number(int fd) {
     return probe >= 0;
 }
 
+enum mio_wire_result mio_wire_look(int fd, struct mio_wire_input *input) {
+    char byte;
+    union {
+        struct cmsghdr align;
+        char bytes[CONTROL_SIZE];
+    } control;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof control};
+    start(input);
+    ssize_t n = recvmsg_now(fd, &msg, MSG_PEEK);
+    if (n < 0)
+        return errno == ENOMEM || errno == ENOBUFS ? MIO_WIRE_SHORTAGE : MIO_WIRE_GONE;
+    read_control(input, &msg);
+    if (n == 1 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+        return MIO_WIRE_OK;
+    bool full = msg.msg_flags & MSG_CTRUNC && !has_free_number(fd);
+    mio_wire_input_clear(input);
+    return full ? MIO_WIRE_SHORTAGE : MIO_WIRE_GONE;
+}
+
+static bool read_head(const struct mio_wire_input *input, struct mio_wire_head *ret) {
+    if (input->length < sizeof *ret)
+        return false;
+    memcpy(ret, input->frame, sizeof *ret);
+    return ret->magic == MIO_WIRE_MAGIC && ret->version == MIO_WIRE_VERSION;
+}
+
+/* If what came are bundles, opens them. */
+static enum mio_wire_result open_bundles(struct mio_wire_input *input) {
+    struct mio_wire_head head;
+    if (!read_head(input, &head) || !(head.flags & MIO_HEAD_BUNDLES))
+        return MIO_WIRE_OK;
+    return mio_bundles_open(input, head.nfds);
+}
+
 /* One frame off the socket. *ret_bad: it cannot be what it should; *input has no descriptors. */
 static enum mio_wire_result take(int fd, struct mio_wire_input *input, bool *ret_bad) {
     static uint8_t frame[MIO_WIRE_FRAME_MAX];
@@ -186,12 +238,10 @@ static enum mio_wire_result take(int fd, struct mio_wire_input *input, bool *ret
                          .msg_iovlen = 1,
                          .msg_control = &control,
                          .msg_controllen = sizeof control};
-    bool peek = short_of_descriptors(fd);
+    bool peek = short_of_descriptors(fd) || wary > 0;
 
+    start(input);
     input->frame = frame;
-    input->nfds = 0;
-    input->stamp = 0;
-    input->sender = (struct mio_sender){.uid = MIO_WIRE_NOBODY, .gid = MIO_WIRE_NOBODY};
     ssize_t n = recvmsg_now(fd, &msg, peek ? MSG_PEEK : 0);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR     ? MIO_WIRE_FULL
@@ -202,18 +252,21 @@ static enum mio_wire_result take(int fd, struct mio_wire_input *input, bool *ret
     input->length = (size_t)n;
     read_control(input, &msg);
     *ret_bad = msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
+    enum mio_wire_result opened = *ret_bad ? MIO_WIRE_GONE : open_bundles(input);
     if (peek) {
-        if (msg.msg_flags & MSG_CTRUNC && !has_free_number(fd)) {
-            discard_fds(input);
+        if (opened == MIO_WIRE_SHORTAGE || (msg.msg_flags & MSG_CTRUNC && !has_free_number(fd))) {
+            mio_wire_input_clear(input);
             return MIO_WIRE_SHORTAGE;
         }
         if (!take_off(fd)) { /* a former holder of the socket stole it */
-            discard_fds(input);
+            mio_wire_input_clear(input);
             return MIO_WIRE_FULL;
         }
+        wary -= wary > 0;
     }
+    *ret_bad = opened != MIO_WIRE_OK;
     if (*ret_bad)
-        discard_fds(input);
+        mio_wire_input_clear(input);
     if (input->stamp == 0)
         input->stamp = mio_now();
     return MIO_WIRE_OK;
@@ -229,18 +282,21 @@ static bool is_signal(const struct mio_wire_head *head, const struct mio_wire_in
 enum mio_wire_result mio_wire_receive(int fd, struct mio_kmsg **ret_kmsg, unsigned *ret_kind,
                                       unsigned *ret_flags) {
     struct mio_wire_input input;
-    struct mio_wire_head head = {.magic = 0};
+    struct mio_wire_head head;
     bool bad;
     enum mio_wire_result result = take(fd, &input, &bad);
+    if (result == MIO_WIRE_OK && !bad && read_head(&input, &head) &&
+        head.kind == MIO_FRAME_ANNOUNCED && is_signal(&head, &input)) {
+        wary = WARY;
+        result = take(fd, &input, &bad);
+    }
     if (result != MIO_WIRE_OK)
         return result;
     *ret_kmsg = NULL;
     *ret_kind = MIO_FRAME_BAD;
     *ret_flags = 0;
-    if (!bad && input.length >= sizeof head)
-        memcpy(&head, input.frame, sizeof head);
-    if (bad || head.magic != MIO_WIRE_MAGIC || head.version != MIO_WIRE_VERSION) {
-        discard_fds(&input);
+    if (bad || !read_head(&input, &head)) {
+        mio_wire_input_clear(&input);
     } else if (head.kind == MIO_FRAME_MESSAGE) {
         *ret_flags = (head.flags & MIO_HEAD_NO_CREDIT ? (unsigned)MIO_FRAME_NO_CREDIT : 0) |
                      (head.flags & MIO_HEAD_ONCE ? (unsigned)MIO_FRAME_ONCE : 0);
@@ -251,7 +307,7 @@ enum mio_wire_result mio_wire_receive(int fd, struct mio_kmsg **ret_kmsg, unsign
                is_signal(&head, &input)) {
         *ret_kind = head.kind;
     } else {
-        discard_fds(&input);
+        mio_wire_input_clear(&input);
     }
     return MIO_WIRE_OK;
 }
@@ -265,23 +321,25 @@ uint64_t mio_wire_peek_stamp(int fd) {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(struct timespec))];
     } control;
-    struct mio_wire_input input = {.nfds = 0};
+    struct mio_wire_input input;
     struct msghdr msg = {.msg_control = &control, .msg_controllen = sizeof control};
+    start(&input);
     ssize_t n = recvmsg_now(fd, &msg, MSG_PEEK);
     if (n < 0 || (msg.msg_controllen == 0 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))))
         return 0;
     read_control(&input, &msg);
-    discard_fds(&input);
+    mio_wire_input_clear(&input);
     return input.stamp != 0 ? input.stamp : 1; /* something is there: before all that has a time */
 }
 
 /* Unlike mio_wire_drain() this may be called while a frame is being read: it looks at none. */
 void mio_wire_discard(int fd) {
-    struct mio_wire_input input = {.nfds = 0};
+    struct mio_wire_input input;
     union {
         struct cmsghdr align;
         char bytes[CONTROL_SIZE];
     } control;
+    start(&input);
     shutdown(fd, SHUT_RDWR);
     for (;;) {
         struct msghdr msg = {.msg_control = &control, .msg_controllen = sizeof control};
@@ -289,7 +347,7 @@ void mio_wire_discard(int fd) {
             (msg.msg_controllen == 0 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))))
             return;
         read_control(&input, &msg);
-        discard_fds(&input);
+        mio_wire_input_clear(&input);
     }
 }
 

@@ -20,10 +20,11 @@
 #include <sys/un.h>
 
 #define MIO_WIRE_MAGIC UINT32_C(0x6863616d) /* "mach" */
-#define MIO_WIRE_VERSION 3
+#define MIO_WIRE_VERSION 4
 #define MIO_WIRE_FDS 253u      /* SCM_MAX_FD */
 #define MIO_WIRE_RIGHTS 16384u /* the reply right and as many descriptors as Mach allows */
-#define MIO_WIRE_RECEIVES (MIO_WIRE_FDS / 3)
+#define MIO_WIRE_RECEIVES MIO_WIRE_RIGHTS
+#define MIO_WIRE_FDS_MAX (MIO_WIRE_FDS * MIO_WIRE_FDS)
 #define MIO_WIRE_INLINE 3700u       /* a whole frame of that size costs the kernel one page */
 #define MIO_WIRE_SIZE_MAX 50331580u /* of msgh_size */
 #define MIO_WIRE_NO_FD UINT16_C(0xffff)
@@ -36,10 +37,10 @@ enum {
     MIO_HEAD_ONCE = 4,     /* the destination was a send-once right */
     MIO_HEAD_MEMFD = 8,    /* the body is in the last descriptor, or the one before the heap */
     MIO_HEAD_RELAYED = 16, /* not from the process that the kernel names */
-    MIO_HEAD_MORE = 32,    /* reserved: more frames belong to the message */
+    MIO_HEAD_BUNDLES = 32, /* the descriptors are in bundles: bundle.c */
     MIO_HEAD_HEAP = 64,    /* the out-of-line memory is in the last descriptor */
     MIO_HEAD_KNOWN = MIO_HEAD_COMPLEX | MIO_HEAD_NO_CREDIT | MIO_HEAD_ONCE | MIO_HEAD_MEMFD |
-        MIO_HEAD_RELAYED | MIO_HEAD_HEAP,
+        MIO_HEAD_RELAYED | MIO_HEAD_BUNDLES | MIO_HEAD_HEAP,
 };
 
 /* One more flag of mio_wire_send, for messages that were queued here when their port moved. */
@@ -101,7 +102,8 @@ struct mio_wire_input {
     const uint8_t *frame; /* static memory: gone with the next mio_wire_receive() */
     size_t length;
     unsigned nfds;
-    int fds[MIO_WIRE_FDS];
+    int *fds; /* few, or allocated: those of bundles */
+    int few[MIO_WIRE_FDS];
     struct mio_sender sender;
     uint64_t stamp;
 };
@@ -123,6 +125,31 @@ void mio_channel_widen(struct mio_port *port, unsigned messages);
 /* One frame and its descriptors into a socket. Ownership: everything stays the caller's. */
 enum mio_wire_result mio_wire_transmit(int fd, const void *frame, size_t length, const int *fds,
                                        unsigned nfds);
+
+/*
+ * What the first datagram in a bundle carries; it stays there. SHORTAGE: not enough free numbers;
+ * GONE: that is no bundle. Ownership: on MIO_WIRE_OK the descriptors are the input's.
+ */
+enum mio_wire_result mio_wire_look(int fd, struct mio_wire_input *input);
+/* Discards all descriptors that are left in an input. */
+void mio_wire_input_clear(struct mio_wire_input *input);
+
+/* ---- bundle.c ---------------------------------------------------------------------------- */
+
+/*
+ * Where the index of a descriptor among many stands, or is to be written: MIO_WIRE_NO_FD until
+ * then. *begun: false the first time for a frame.
+ */
+uint16_t *mio_bundles_place(const int *fds, unsigned nfds, int fd, bool *begun);
+/* As mio_wire_transmit, for more than MIO_WIRE_FDS descriptors; MIO_HEAD_BUNDLES is set. */
+enum mio_wire_result mio_bundles_send(int fd, const void *frame, size_t length, const int *fds,
+                                      unsigned nfds);
+/*
+ * What came are bundles: the nfds descriptors in them take their place. SHORTAGE: they do not fit
+ * now; GONE: they are not what they should be. Ownership: without MIO_WIRE_OK the input is as it
+ * was.
+ */
+enum mio_wire_result mio_bundles_open(struct mio_wire_input *input, unsigned nfds);
 
 /* ---- contents.c ---------------------------------------------------------------------------- */
 
