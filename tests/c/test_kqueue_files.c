@@ -294,39 +294,4 @@ TEST(a_number_used_again) {
     close(kq);
 }
 
-/* ---- EVFILT_USER ----------------------------------------------------------------------------- */
-
-static void check_user(int kq, unsigned fflags) {
-    struct kevent64_s event;
-    CHECK_EQ(next(kq, &event), 1);
-    CHECK_EQ(event.ident, 5);
-    CHECK_EQ(event.filter, EVFILT_USER);
-    CHECK_EQ(event.fflags, fflags);
-}
-
-TEST(user_events) {
-    int kq = kqueue();
-    CHECK_EQ(change(kq, 5, EVFILT_USER, 0, NOTE_TRIGGER), ENOENT);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, EV_ADD | EV_CLEAR, NOTE_FFCOPY | 1), 0);
-    check_none(kq);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, 0, NOTE_TRIGGER | NOTE_FFOR | 2), 0);
-    CHECK(readable(kq));
-    check_user(kq, 3);
-    check_none(kq);
-    CHECK(!readable(kq));
-    CHECK_EQ(change(kq, 5, EVFILT_USER, 0, NOTE_TRIGGER | NOTE_FFCOPY | 6), 0);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, 0, NOTE_FFAND | 12), 0);
-    check_user(kq, 4);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, EV_DELETE, 0), 0);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, EV_ADD, NOTE_TRIGGER), 0);
-    check_user(kq, 0);
-    check_user(kq, 0);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, EV_DISABLE, 0), 0);
-    CHECK(!readable(kq));
-    check_none(kq);
-    CHECK_EQ(change(kq, 5, EVFILT_USER, EV_ENABLE, 0), 0);
-    check_user(kq, 0);
-    close(kq);
-}
-
 CHECK_MAIN()
