@@ -33,27 +33,76 @@ from ._ffi import EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    import contextvars
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
 T = TypeVar("T")
 
 
 class _Waiter:
-    """A task's place in a line; `future` is what it sleeps on, if it sleeps."""
+    """A task's place in a line, and what it sleeps on: as much of a future as a task asks for.
 
-    __slots__ = ("expired", "future")
+    A task that a future wakes runs in the loop's next pass. One that sleeps here can also run at
+    once, inside the callback that learned of the event: a pass is half of what a wake-up costs.
+    """
 
-    def __init__(self) -> None:
-        self.future: asyncio.Future[None] | None = None
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_cancelled",
+        "_context",
+        "_loop",
+        "_message",
+        "expired",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._callback: Callable[[_Waiter], object] | None = None  # while the task sleeps
+        self._cancelled = False
         self.expired = False
 
-    def wake(self) -> None:
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
+    def wake(self, *, at_once: bool = False) -> None:
+        """Let the task run, if it sleeps; `at_once` only where no task runs."""
+        callback, self._callback = self._callback, None
+        if callback is None:
+            return
+        if at_once:
+            self._context.run(callback, self)
+        else:
+            self._loop.call_soon(callback, self, context=self._context)
 
     def expire(self) -> None:
         self.expired = True
         self.wake()
+
+    # What a task asks of a future.
+
+    def __await__(self) -> Generator[_Waiter, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def add_done_callback(
+        self, callback: Callable[[_Waiter], object], *, context: contextvars.Context
+    ) -> None:
+        self._context = context
+        self._callback = callback
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._callback is None:
+            return False
+        self._cancelled = True
+        self._message = msg
+        self.wake()
+        return True
+
+    def result(self) -> None:
+        if self._cancelled:
+            self._cancelled = False
+            raise asyncio.CancelledError(*() if self._message is None else (self._message,))
 
 
 class Line(Generic[T]):
@@ -67,10 +116,13 @@ class Line(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def wake(self) -> None:
-        """Let the first attempt again; as it leaves, by success or error, it wakes the next."""
+    def wake(self, *, at_once: bool = False) -> None:
+        """Let the first attempt again; as it leaves, by success or error, it wakes the next.
+
+        at_once: before this returns; for a callback of the loop, in which no task runs.
+        """
         if self._waiters:
-            self._waiters[0].wake()
+            self._waiters[0].wake(at_once=at_once)
 
     async def stand(
         self, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
@@ -81,7 +133,7 @@ class Line(Generic[T]):
         `attempted` says that the caller has just attempted in vain. Cancellation leaves no trace.
         """
         loop = asyncio.get_running_loop()
-        waiter = _Waiter()
+        waiter = _Waiter(loop)
         timer = None if timeout is None else loop.call_later(max(timeout, 0), waiter.expire)
         self._waiters.append(waiter)
         try:
@@ -93,8 +145,7 @@ class Line(Generic[T]):
                 attempted = False
                 if waiter.expired:
                     return None
-                waiter.future = loop.create_future()
-                await waiter.future
+                await waiter
         finally:
             if timer is not None:
                 timer.cancel()
@@ -121,11 +172,11 @@ class Watch:
         self._serial = serial
         adapter.kqueue.change(ident, event_filter, EV_ADD | flags, serial)
 
-    def fire(self, flags: int) -> None:
-        """Tell of an event that the kqueue has reported."""
+    def fire(self, flags: int, *, at_once: bool) -> None:
+        """Tell of an event that the kqueue has reported; `at_once` as of `Line.wake`."""
         if flags & EV_EOF:
             self.eof = True
-        self.line.wake()
+        self.line.wake(at_once=at_once)
         if self.on_event is not None:
             self.on_event()
 
@@ -231,15 +282,20 @@ class Adapter:
                 loop.call_soon_threadsafe(call)
 
     def _drain(self) -> None:
-        # The fd is level-triggered for the loop and goes quiet once the kqueue has nothing more.
-        while self.usable():
-            events = self.kqueue.events()
-            for serial, flags in events:
-                watch = self._watches.get(serial)
-                if watch is not None:
-                    watch.fire(flags)
-            if len(events) < _ffi.Kqueue.BATCH:
-                return
+        # One batch: the fd is level-triggered for the loop, and others have their turn in between.
+        if not self.usable():
+            return
+        events = iter(self.kqueue.events())
+        try:
+            self._fire(events, at_once=True)
+        finally:
+            self._fire(events, at_once=False)  # of a task that has ended the loop, SystemExit say
+
+    def _fire(self, events: Iterator[tuple[int, int]], *, at_once: bool) -> None:
+        for serial, flags in events:
+            watch = self._watches.get(serial)
+            if watch is not None:
+                watch.fire(flags, at_once=at_once)
 
     def close(self) -> None:
         """Close the kqueue; whoever waits attempts again, and fails. Idempotent."""

@@ -82,10 +82,10 @@ def _cancel_when_empty(task, done):
 def _cancel_when_come(task, done):
     """When the check-in has come and the server is about to be woken."""
 
-    def fire(original, watch, flags):
+    def fire(original, watch, flags, *, at_once):
         if watch.filter == _ffi.EVFILT_MACHPORT:
             task.cancel()
-        original(watch, flags)
+        original(watch, flags, at_once=at_once)
 
     return patched(_loop.Watch, "fire", fire)
 
@@ -93,8 +93,8 @@ def _cancel_when_come(task, done):
 def _cancel_when_woken(task, done):
     """When the check-in has come and the server has been woken, but has not run."""
 
-    def fire(original, watch, flags):
-        original(watch, flags)
+    def fire(original, watch, flags, *, at_once):
+        original(watch, flags, at_once=False)
         if watch.filter == _ffi.EVFILT_MACHPORT:
             task.cancel()
 
