@@ -40,8 +40,8 @@ class Buffer:
 
     def __init__(self, size: int) -> None:
         self._memory = ffi.new("char[]", size)
-        self.header = ffi.cast("mach_msg_header_t *", self._memory)
-        self.view = memoryview(ffi.buffer(self._memory))
+        self.header: Any = ffi.cast("mach_msg_header_t *", self._memory)
+        self.view: Any = ffi.buffer(self._memory)  # like a memoryview, but its slices are bytes
         self.size = size
 
 
@@ -216,9 +216,34 @@ def pid_for_task(name: int) -> int:
     return int(pid[0])
 
 
-def send(buffer: Buffer, size: int, option: int, milliseconds: int = 0) -> int:
+def compose_and_send(
+    buffer: Buffer,
+    bits: int,
+    remote: int,
+    local: int,
+    message_id: int,
+    payload: bytes,
+    option: int,
+    milliseconds: int,
+) -> int:
+    """Lay a message out in `buffer`, which has room for it, and `send` it."""
+    code: int = lib.machio_send(
+        buffer.header,
+        bits,
+        remote,
+        local,
+        message_id,
+        payload,
+        len(payload),
+        option,
+        milliseconds,
+    )
+    return code
+
+
+def send(buffer: Buffer, option: int, milliseconds: int = 0) -> int:
     """Send the message in `buffer`; returns the code. Ownership as of mach_msg, SEND half."""
-    code: int = lib.mach_msg(buffer.header, option, size, 0, 0, milliseconds, 0)
+    code: int = lib.mach_msg(buffer.header, option, buffer.header.msgh_size, 0, 0, milliseconds, 0)
     return code
 
 

@@ -46,8 +46,8 @@ def _adopt(buffer: _ffi.Buffer) -> Message:
     return Message(
         incoming.id,
         incoming.body,
-        [own(*right) for right in incoming.rights],
-        own(incoming.remote, incoming.bits & 0x1F),
+        [own(*right) for right in incoming.rights] if incoming.rights else (),
+        own(incoming.remote, incoming.bits & 0x1F) if incoming.remote else None,
         port=incoming.local,
         trailer=incoming.trailer,
     )

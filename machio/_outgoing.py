@@ -27,6 +27,8 @@ from .errors import MachError, UsageError, mach_error
 from .messages import Disposition, PortRightType
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .messages import Carried, Message
 
 # What the kernel returned to the sender, in the buffer (pseudo-receive).
@@ -51,26 +53,26 @@ _NEEDS = {
     Disposition.COPY_SEND: _HELD[PortRightType.SEND] | _HELD[PortRightType.DEAD_NAME],
     Disposition.MOVE_SEND_ONCE: _HELD[PortRightType.SEND_ONCE] | _HELD[PortRightType.DEAD_NAME],
 }
-_MOVES = frozenset((Disposition.MOVE_RECEIVE, Disposition.MOVE_SEND, Disposition.MOVE_SEND_ONCE))
 
 
 class _Cargo:
     """One right in the message: its object, what is done with it, where its name stands."""
 
-    __slots__ = ("at", "disposition", "name", "right")
+    __slots__ = ("at", "disposition", "moves", "name", "right")
 
     def __init__(self, right: Right | None, disposition: Disposition, at: int) -> None:
         self.right = right
         self.disposition = disposition
+        self.moves = disposition <= Disposition.MOVE_SEND_ONCE
         self.at = at
         self.name = _wire.NAME_NULL  # filled in when a right that moves is taken
 
     def take(self) -> None:
-        if self.right is not None and self.disposition in _MOVES:
+        if self.right is not None and self.moves:
             self.name = self.right.release()
 
     def entry(self) -> tuple[int, int]:
-        if self.right is None or self.disposition in _MOVES:
+        if self.right is None or self.moves:
             return self.name, self.disposition
         return self.right.name, self.disposition
 
@@ -87,7 +89,7 @@ class _Cargo:
         """Restore one owner's claim; `name` is what stands in the buffer."""
         if self.right is None or name in (_wire.NAME_NULL, _wire.NAME_DEAD):
             return
-        if self.disposition in _MOVES:
+        if self.moves:
             self.right.restore(name)
         elif rewritten:
             with contextlib.suppress(MachError):
@@ -101,7 +103,7 @@ class Outgoing:
     when it is made, with every object as it was.
     """
 
-    __slots__ = ("_buffer", "_cargo", "_destination", "_message", "_reply", "_rewritten", "_size")
+    __slots__ = ("_buffer", "_cargo", "_destination", "_done", "_message", "_reply", "_rewritten")
 
     def __init__(
         self,
@@ -110,18 +112,21 @@ class Outgoing:
         disposition: Disposition,
         reply: Carried = None,
     ) -> None:
-        if reply is not None and message.reply is not None:
+        if reply is None:
+            reply = message.reply
+        elif message.reply is not None:
             raise UsageError("a call makes the reply right of its message; this one has another")
         self._message = message
         self._buffer: _ffi.Buffer | None = None
-        self._size = 0
-        self._rewritten = False
+        self._rewritten = self._done = False
         self._destination = _Cargo(destination, disposition, _wire.REMOTE_AT)
-        self._cargo = [
-            _claim(carried, _wire.descriptor_at(index))
-            for index, carried in enumerate(message.rights)
-        ]
-        self._reply = _claim_reply(message.reply if reply is None else reply)
+        self._reply = None if reply is None else _claim_reply(reply)
+        self._cargo: Sequence[_Cargo] = ()
+        if message.rights:
+            self._cargo = [
+                _claim(carried, _wire.descriptor_at(index))
+                for index, carried in enumerate(message.rights)
+            ]
         taken: list[_Cargo] = []
         try:
             for cargo in self._all():
@@ -142,11 +147,14 @@ class Outgoing:
         Raises MachError after every right was given back, or destroyed if the code says so, and
         RightClosedError if a right to be copied was closed since.
         """
-        buffer = self._pack() if self._buffer is None else self._buffer
-        number = _ffi.send(buffer, self._size, option, milliseconds)
+        buffer = self._buffer
+        if buffer is None:
+            number = self._compose_and_send(option, milliseconds)
+        else:
+            number = _ffi.send(buffer, option, milliseconds)
         if number == 0:
             if tracing.on:
-                self._trace(buffer)
+                self._trace()
             self._finish()
             return True
         code = split(number)[0]
@@ -155,10 +163,29 @@ class Outgoing:
             if not number & SHORTAGE_MASK and code != SendCode.NO_BUFFER:
                 return False
         if code in _CONSUMED:
-            self._salvage(buffer)
+            self._salvage()
         else:
             self.give_back()
         raise mach_error(number, "mach_msg")
+
+    def _compose_and_send(self, option: int, milliseconds: int) -> int:
+        message = self._message
+        remote, remote_kind = self._destination.entry()
+        local, local_kind = (_wire.NAME_NULL, 0) if self._reply is None else self._reply.entry()
+        payload = message.body
+        if self._cargo:
+            payload = _wire.payload([cargo.entry() for cargo in self._cargo], payload)
+        bits = _wire.bits_of(remote_kind, local_kind, bool(self._cargo))
+        buffer = _ffi.take_buffer(_wire.size_of(0, len(payload)))
+        try:
+            number = _ffi.compose_and_send(
+                buffer, bits, remote, local, message.id, payload, option, milliseconds
+            )
+        except BaseException:
+            _ffi.return_buffer(buffer)  # nothing was sent: an id of more than 32 bits, say
+            raise
+        self._buffer = buffer
+        return number
 
     def send_blocking(self, timeout: float | None) -> None:
         """Send, blocking the thread while the queue is full, at most `timeout` seconds.
@@ -176,14 +203,14 @@ class Outgoing:
         finally:
             self.give_back()
 
-    def _salvage(self, buffer: _ffi.Buffer) -> None:
+    def _salvage(self) -> None:
         """Give back what stands behind the right that the kernel refused: it is untouched.
 
         The refused one is the last that is not there; if all are, it is unknown, and none is safe.
         """
         untouched: list[tuple[_Cargo, int]] = []
         for item in reversed(self._cargo):
-            (name,) = _wire.NAME.unpack_from(buffer.view, item.at)
+            name = self._name_in_buffer(item)
             if not item.is_there(name):
                 for safe, its_name in untouched:
                     safe.give_back(its_name, self._rewritten)
@@ -193,39 +220,26 @@ class Outgoing:
 
     def give_back(self) -> None:
         """Return every right to its owner; nothing if the message was sent or destroyed."""
-        cargo, buffer = self._all(), self._buffer
-        self._cargo, self._reply = [], None
-        self._destination = _Cargo(None, self._destination.disposition, 0)
-        for item in cargo:
-            name = item.name if buffer is None else _wire.NAME.unpack_from(buffer.view, item.at)[0]
+        if self._done:
+            return
+        self._done = True
+        for item in self._all():
+            name = item.name if self._buffer is None else self._name_in_buffer(item)
             item.give_back(name, self._rewritten)
         self._finish()
 
-    def _pack(self) -> _ffi.Buffer:
-        message = self._message
-        destination = self._destination.entry()
-        rights = [cargo.entry() for cargo in self._cargo]
-        reply = _wire.NO_REPLY if self._reply is None else self._reply.entry()
-        buffer = _ffi.take_buffer(_wire.size_of(len(rights), len(message.body)))
-        try:
-            self._size = _wire.pack(
-                buffer.view, destination, message.id, message.body, rights, reply
-            )
-        except BaseException:
-            _ffi.return_buffer(buffer)
-            raise
-        self._buffer = buffer
-        return buffer
+    def _name_in_buffer(self, item: _Cargo) -> int:
+        assert self._buffer is not None
+        name: int = _wire.NAME.unpack_from(self._buffer.view, item.at)[0]
+        return name
 
-    def _trace(self, buffer: _ffi.Buffer) -> None:
-        message = self._message
-        (port,) = _wire.NAME.unpack_from(buffer.view, _wire.REMOTE_AT)
+    def _trace(self) -> None:
+        message, port = self._message, self._name_in_buffer(self._destination)
         tracing.sent(message.id, port, message.body, len(self._cargo), self._reply is not None)
 
     def _finish(self) -> None:
+        self._done = True
         buffer, self._buffer = self._buffer, None
-        self._cargo, self._reply = [], None
-        self._destination = _Cargo(None, self._destination.disposition, 0)
         if buffer is not None:
             _ffi.return_buffer(buffer)
 
@@ -243,9 +257,7 @@ def _claim(carried: Carried, at: int) -> _Cargo:
     return _Cargo(right, Disposition(disposition), at)
 
 
-def _claim_reply(carried: Carried) -> _Cargo | None:
-    if carried is None:
-        return None
+def _claim_reply(carried: Carried) -> _Cargo:
     if isinstance(carried, Right) and carried.kind is PortRightType.RECEIVE:
         return _claim((carried, Disposition.MAKE_SEND_ONCE), _wire.LOCAL_AT)
     claimed = _claim(carried, _wire.LOCAL_AT)

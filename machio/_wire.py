@@ -8,7 +8,10 @@ padded with zeros to a multiple of 4. The trailer follows at the message's size,
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HEADER = struct.Struct("=IIIIIi")  # bits, size, remote, local, voucher, id
 COUNT = struct.Struct("=I")
@@ -28,7 +31,6 @@ BITS_COMPLEX = 0x8000_0000
 NAME_NULL = 0
 NAME_DEAD = 0xFFFF_FFFF
 PORT_TYPE = 0  # MACH_MSG_PORT_DESCRIPTOR
-NO_REPLY = (NAME_NULL, 0)
 _ZERO_TOKEN = bytes(TRAILER_SIZE - AUDIT_TOKEN_AT)
 
 
@@ -59,36 +61,17 @@ def descriptor_at(index: int) -> int:
     return DESCRIPTORS_AT + PORT_DESCRIPTOR.size * index
 
 
-def pack(
-    view: memoryview,
-    destination: tuple[int, int],
-    message_id: int,
-    body: bytes,
-    rights: list[tuple[int, int]] | tuple[tuple[int, int], ...] = (),
-    reply: tuple[int, int] = NO_REPLY,
-) -> int:
-    """Write a message into `view`, which must be large enough, and return its size.
+def bits_of(remote: int, local: int, rights: bool) -> int:
+    """Return msgh_bits: two dispositions, and whether the payload begins with descriptors."""
+    return remote | local << 8 | (BITS_COMPLEX if rights else 0)
 
-    Destination, rights and reply are pairs of name and disposition.
-    """
-    remote, remote_disposition = destination
-    local, local_disposition = reply
-    bits = remote_disposition | local_disposition << 8
-    at = HEADER_SIZE
-    if rights:
-        bits |= BITS_COMPLEX
-        COUNT.pack_into(view, at, len(rights))
-        at = DESCRIPTORS_AT
-        for name, disposition in rights:
-            PORT_DESCRIPTOR.pack_into(view, at, name, 0, 0, disposition, PORT_TYPE)
-            at += PORT_DESCRIPTOR.size
-    size = size_of(len(rights), len(body))
-    HEADER.pack_into(view, 0, bits, size, remote, local, NAME_NULL, message_id)
-    end = at + len(body)
-    view[at:end] = body
-    if end != size:
-        view[end:size] = bytes(size - end)
-    return size
+
+def payload(rights: Sequence[tuple[int, int]], body: bytes) -> bytes:
+    """Return what follows the header: a descriptor for each name and disposition, and the body."""
+    if not rights:
+        return body
+    descriptors = [PORT_DESCRIPTOR.pack(name, 0, 0, kind, PORT_TYPE) for name, kind in rights]
+    return b"".join((COUNT.pack(len(rights)), *descriptors, body))
 
 
 def unpack(view: memoryview) -> Incoming:

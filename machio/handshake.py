@@ -326,9 +326,9 @@ class _Queue:
         if state in (ServerState.ACCEPTED, ServerState.WRONG_RIGHT):
             raise mach_error(code, "mach_msg")
 
-    def _message(self) -> memoryview:
+    def _message(self) -> bytes:
         view = self._buffer.view
-        return view[: _wire.HEADER.unpack_from(view)[1]]
+        return bytes(view[: _wire.HEADER.unpack_from(view)[1]])
 
 
 async def _check_in(fd: int, right: Right, disposition: Disposition) -> None:

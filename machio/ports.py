@@ -212,16 +212,23 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         SendError that says they were destroyed. Raises SendTimedOut, DeadDestinationError,
         SendError, UsageError. Mach: mach_msg, COPY_SEND.
         """
-        await self._send(Outgoing(message, self, Disposition.COPY_SEND), timeout)
+        outgoing = Outgoing(message, self, Disposition.COPY_SEND)
+        if not self._send_now(outgoing):
+            await self._send_later(outgoing, timeout)
 
-    async def _send(self, outgoing: Outgoing, timeout: float | None) -> None:
+    def _send_now(self, outgoing: Outgoing) -> bool:
+        """Send, if there is room and nobody stands in line for it."""
         try:
-            name = self.name
-            if not _requests.is_awaited(name) and outgoing.attempt(_ffi.SEND_NOW):
-                return
-            option = _ffi.SEND_NOW | _ffi.SEND_NOTIFY
+            return not _requests.is_awaited(self.name) and outgoing.attempt(_ffi.SEND_NOW)
+        except BaseException:
+            outgoing.give_back()
+            raise
+
+    async def _send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
+        option = _ffi.SEND_NOW | _ffi.SEND_NOTIFY
+        try:
             sent = await _requests.wait_for_room(
-                name, lambda: outgoing.attempt(option) or None, timeout
+                self.name, lambda: outgoing.attempt(option) or None, timeout
             )
             if not sent:
                 raise mach_error(SendCode.TIMED_OUT, "mach_msg")
@@ -261,7 +268,8 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         port = idle.pop() if idle else ReceiveRight.allocate()
         try:
             outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
-            await self._send(outgoing, timeout)
+            if not self._send_now(outgoing):
+                await self._send_later(outgoing, timeout)
             answer = await port.receive(deadline.seconds())
         except BaseException:
             port.close()  # and with it the answer, whenever it comes

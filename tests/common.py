@@ -11,11 +11,11 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import machio
-from machio import PortRightType, _ffi
+from machio import PortRightType, _ffi, _wire
 from machio._mach import ffi, lib
 from machio.codes import KernCode
 
@@ -113,3 +113,18 @@ def rights_held() -> set[tuple[int, int, int]]:
     for array, count in ((names[0], counts[0]), (types[0], counts[1])):
         lib.vm_deallocate(me, int(ffi.cast("uintptr_t", array)), count * 4)
     return held
+
+
+def pack_message(
+    destination: tuple[int, int],
+    message_id: int,
+    body: bytes,
+    rights: Sequence[tuple[int, int]] = (),
+    reply: tuple[int, int] = (0, 0),
+) -> bytes:
+    """Return a message as mach_msg takes it; rights are pairs of name and disposition."""
+    bits = _wire.bits_of(destination[1], reply[1], bool(rights))
+    payload = _wire.payload(rights, body)
+    size = _wire.size_of(0, len(payload))
+    header = _wire.HEADER.pack(bits, size, destination[0], reply[0], 0, message_id)
+    return (header + payload).ljust(size, b"\0")

@@ -3,10 +3,11 @@
 import struct
 
 import pytest
+from common import pack_message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machio import PortRightType, ProtocolError, ServerGoneError, _wire
+from machio import PortRightType, ProtocolError, ServerGoneError
 from machio._checkin import (
     CHECK_IN_ID,
     CLIENT_TABLE,
@@ -29,17 +30,9 @@ def server(expected=RECEIVE):
 
 
 def check_in(token=TOKEN, disposition=16, message_id=CHECK_IN_ID, name=0x203, extra=b"", reply=0):
-    view = memoryview(bytearray(256))
-    size = _wire.pack(
-        view,
-        (0, 0),
-        message_id,
-        NDR + token + extra,
-        [(name, disposition)],
-        (0x103, 17),
-    )
-    struct.pack_into("=I", view, _wire.REMOTE_AT, reply)
-    return view[:size]
+    rights = [(name, disposition)]
+    message = pack_message((reply, 0), message_id, NDR + token + extra, rights, (0x103, 17))
+    return bytearray(message)
 
 
 def test_the_offer_is_token_length_and_name():
@@ -228,9 +221,8 @@ def test_the_client_reads_the_offer_and_not_a_byte_more(step):
 def test_what_the_client_sends_the_server_accepts():
     client = Client()
     read(client, server().offer())
-    view = memoryview(bytearray(128))
-    size = _wire.pack(view, (0x103, 19), CHECK_IN_ID, client.body(), [(0x203, 16)])
-    assert server().judge(view[:size]) is ServerState.ACCEPTED
+    message = pack_message((0x103, 19), CHECK_IN_ID, client.body(), [(0x203, 16)])
+    assert server().judge(message) is ServerState.ACCEPTED
 
 
 @pytest.mark.parametrize("length", range(len(TOKEN) + 4 + len(NAME)))

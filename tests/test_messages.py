@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from common import pack_message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +14,7 @@ rights = st.lists(st.tuples(names, st.sampled_from([16, 17, 18, 19, 20, 21])), m
 
 
 def packed(*args, **kwargs):
-    view = memoryview(bytearray(b"\xaa" * 4096))
-    return view[: _wire.pack(view, *args, **kwargs)]
+    return memoryview(bytearray(pack_message(*args, **kwargs)))
 
 
 def test_a_simple_message_by_offset():

@@ -19,6 +19,16 @@
 mach_port_name_t mach_reply_port(void);
 
 /*
+ * Lays a message out in `buffer`, which has room for a header and `size` bytes, rounded up to a
+ * multiple of 4, and sends it. payload: what follows the header, copied; rounded up with zeros.
+ * Otherwise as mach_msg(), sending half.
+ */
+mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, mach_port_t remote,
+                              mach_port_t local, mach_msg_id_t id, const char *payload,
+                              mach_msg_size_t size, mach_msg_option_t option,
+                              mach_msg_timeout_t timeout);
+
+/*
  * Why the calling thread's latest bootstrap call failed, as a sentence that says what to do; NULL
  * if the code says all. Valid until the thread's next bootstrap call.
  */
