@@ -33,6 +33,9 @@
 #define CREDITS_MAX 1024 /* MACH_PORT_QLIMIT_MAX; also what fits a pipe of one page */
 #define FRAME_COST 4608  /* of a frame of MIO_WIRE_INLINE bytes in SO_SNDBUF, from above */
 #define NAME_RETRIES 8
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x00000100 /* Linux 6.18 */
+#endif
 
 /* ---- sockets ----------------------------------------------------------------------------- */
 
@@ -72,29 +75,38 @@ static int credits_free(const struct mio_port *port) {
     return ioctl(port->cw.fd, FIONREAD, &n) == 0 ? n : 0;
 }
 
-static ssize_t write_now(int fd, size_t n) {
+static ssize_t write_now(int fd, size_t n, int flags) {
     static char credits[CREDITS_MAX];
     struct iovec iov = {.iov_base = credits, .iov_len = n < CREDITS_MAX ? n : CREDITS_MAX};
-    ssize_t done = pwritev2(fd, &iov, 1, -1, RWF_NOWAIT);
+    ssize_t done = pwritev2(fd, &iov, 1, -1, RWF_NOWAIT | flags);
     if (done >= 0 || errno == EAGAIN || errno == EPIPE)
         return done;
-    int flags = fcntl(fd, F_GETFL); /* a kernel or file that does not know NOWAIT */
-    if (flags >= 0 && !(flags & O_NONBLOCK))
-        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    if (flags != 0)
+        return done;
+    int status = fcntl(fd, F_GETFL); /* a kernel or file that does not know NOWAIT */
+    if (status >= 0 && !(status & O_NONBLOCK))
+        fcntl(fd, F_SETFL, status | O_NONBLOCK);
     return writev(fd, &iov, 1);
 }
 
 /* The same without SIGPIPE; that of somebody else stays pending. */
 static ssize_t write_quietly(int fd, size_t n) {
     const struct timespec now = {0};
+    static bool must_block; /* the kernel is older than Linux 6.18 */
     sigset_t sigpipe, old, pending;
+    if (!must_block) {
+        ssize_t done = write_now(fd, n, RWF_NOSIGNAL);
+        if (done >= 0 || errno == EAGAIN || errno == EPIPE)
+            return done;
+        must_block = errno == EOPNOTSUPP || errno == EINVAL;
+    }
     sigemptyset(&sigpipe);
     sigemptyset(&pending);
     sigaddset(&sigpipe, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &sigpipe, &old);
     if (sigismember(&old, SIGPIPE))
         sigpending(&pending);
-    ssize_t done = write_now(fd, n);
+    ssize_t done = write_now(fd, n, 0);
     if (done < 0 && errno == EPIPE && !sigismember(&pending, SIGPIPE))
         while (sigtimedwait(&sigpipe, NULL, &now) < 0 && errno == EINTR)
             ;
@@ -115,7 +127,7 @@ static void top_up(struct mio_port *port) {
     int missing = (int)port->qlimit - above_limit(port) - port->issued;
     if (missing <= 0)
         return;
-    ssize_t done = port->cr.fd >= 0 ? write_now(port->cw.fd, (size_t)missing)
+    ssize_t done = port->cr.fd >= 0 ? write_now(port->cw.fd, (size_t)missing, 0)
                                     : write_quietly(port->cw.fd, (size_t)missing);
     if (done > 0)
         port->issued += (int)done;
@@ -149,13 +161,20 @@ enum mio_credit mio_credit_take(struct mio_port *port) {
     return n > 0 ? MIO_CREDIT_TAKEN : n == 0 ? MIO_CREDIT_DEAD : MIO_CREDIT_NONE;
 }
 
+/*
+ * Who sends without taking makes the receiver write credits that nobody took. So the pipe is looked
+ * at once for every limit's worth that came back: more than that is never too many.
+ */
 void mio_credit_return(struct mio_port *port, bool counted) {
     if (port->cw.fd < 0)
         return;
-    int unused = credits_free(port);
     port->issued -= counted;
-    if (port->issued < unused) /* someone sends without taking: he must not mint any */
-        port->issued = unused;
+    if (++port->returned >= port->qlimit) {
+        int unused = credits_free(port);
+        if (port->issued < unused)
+            port->issued = unused;
+        port->returned = 0;
+    }
     top_up(port);
 }
 

@@ -240,6 +240,7 @@ static void fired(struct mio_kq *kq, struct mio_list *knotes) {
 }
 
 void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port) {
+    port->ready = mio_task.hold;
     mio_port_mark_ready(port);
     fired(kq, &port->knotes);
     MIO_EACH(item, &port->memberships)

@@ -150,6 +150,8 @@ struct mio_port {
     struct mio_source rx, cw, cr;
     struct mio_source room; /* tx once more while mio_task.notice watches it; not closed by it */
     struct mio_port *hash_next;
+    uint64_t asked; /* remote: the hold in which the kernel was asked whether it lives */
+    bool shut;      /* remote: its socket was shut down, by a hostile holder if it lives */
 
     /* Local only, from here on. */
     struct mio_kmsg *head, **tail; /* messages that never left the task, and notifications */
@@ -158,6 +160,8 @@ struct mio_port {
     unsigned once_frames;          /* wired: in the socket, came by send-once rights and a move */
     unsigned reserved;             /* slots promised to senders that were woken (unwired) */
     unsigned qlimit, seqno, mscount;
+    uint64_t ready;      /* the hold in which an epoll told that the wire has something */
+    unsigned returned;   /* wired: credits since the pipe was last looked at */
     int issued;          /* wired: credits in the pipe, in senders' hands, and spent on messages */
     bool senders_gone;   /* every cr was closed; the wire's messages are yet to be received */
     bool broken;         /* a hostile holder shut the socket down */
@@ -343,6 +347,7 @@ struct mio_waiter {
 
 struct mio_task {
     pthread_mutex_t lock;
+    uint64_t hold; /* how often the lock was taken: what the kernel said is good for one hold */
     struct mio_entry *chunks[MIO_CHUNKS];
     uint32_t table_size; /* entries that exist */
     uint32_t free_head;  /* index of the first free entry; 0: none */
@@ -443,7 +448,10 @@ bool mio_port_has_senders(struct mio_port *port);
 void mio_port_destroy(struct mio_port *port);
 /* A remote port is found dead: names, requests. Idempotent. */
 void mio_port_died(struct mio_port *port);
-/* Asks the kernel whether a remote port has died; true if it is dead. */
+/*
+ * Asks the kernel, once in a hold of the lock, whether a remote port has died; true if it is dead.
+ * Sees also whether its socket was shut down.
+ */
 bool mio_port_is_dead(struct mio_port *port);
 struct mio_port *mio_port_by_cookie(uint64_t cookie);
 void mio_port_hash(struct mio_port *port);
@@ -677,12 +685,12 @@ mach_msg_return_t mio_right_give(struct mio_right *right, mach_port_name_t *ret_
 
 /* ---- send.c / receive.c -------------------------------------------------------------------- */
 
-/* Unlocked. The two halves of mach_msg. */
+/* Unlocked. The two halves of mach_msg. is_answer: the same call has just sent the request. */
 mach_msg_return_t mio_send(mach_msg_header_t *msg, mach_msg_option_t option, mach_msg_size_t size,
                            mach_msg_timeout_t timeout);
 mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
                               mach_msg_size_t limit, mach_port_name_t name,
-                              mach_msg_timeout_t timeout);
+                              mach_msg_timeout_t timeout, bool is_answer);
 /*
  * One non-blocking receive for a kqueue's MACH_RCV_MSG: MACH_RCV_TIMED_OUT if empty;
  * *ret_size: message plus trailer, or the size alone when too large; *ret_port: the member.

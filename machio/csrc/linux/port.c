@@ -196,9 +196,12 @@ void mio_port_died(struct mio_port *port) {
 }
 
 bool mio_port_is_dead(struct mio_port *port) {
-    if (port->state == MIO_PORT_REMOTE && port->cr.fd >= 0) {
-        struct pollfd fd = {.fd = port->cr.fd};
-        if (poll(&fd, 1, 0) == 1 && fd.revents & POLLHUP) {
+    if (port->state == MIO_PORT_REMOTE && port->cr.fd >= 0 && port->asked != mio_task.hold) {
+        struct pollfd fds[2] = {{.fd = port->cr.fd}, {.fd = port->tx}};
+        poll(fds, 2, 0);
+        port->asked = mio_task.hold;
+        port->shut = fds[1].revents & (POLLERR | POLLHUP);
+        if (fds[0].revents & POLLHUP) {
             mio_port_ref(port);
             mio_port_died(port);
             bool dead = port->state == MIO_PORT_DEAD;

@@ -53,7 +53,7 @@ struct pollfd *mio_port_fds(struct mio_port *port, size_t before, size_t *ret_n)
 }
 
 bool mio_port_has_message(struct mio_port *port) {
-    if (port->head != NULL)
+    if (port->head != NULL || port->ready == mio_task.hold)
         return true;
     size_t n = collect_fds(port, 0);
     return n > 0 && poll(scratch, n, 0) > 0;
@@ -206,6 +206,7 @@ static struct mio_source *oldest(struct mio_port *port, size_t n) {
 
 struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
     *ret_shortage = false;
+    port->ready = 0;
     for (unsigned bad = 0;; bad++) {
         struct mio_source *source = NULL;
         bool again = false;

@@ -278,7 +278,7 @@ static kern_return_t wait_for_message(const struct target *target,
 
 static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_t option,
                                         mach_msg_size_t limit, mach_port_name_t name,
-                                        mach_msg_timeout_t timeout) {
+                                        mach_msg_timeout_t timeout, bool is_answer) {
     struct target target, now;
     mach_msg_size_t size;
     mach_port_name_t member;
@@ -286,10 +286,14 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
         return MACH_RCV_INVALID_NAME;
     struct mio_deadline deadline =
         option & MACH_RCV_TIMEOUT ? mio_deadline_in(timeout) : mio_deadline_never();
-    for (bool last = option & MACH_RCV_TIMEOUT && timeout == 0;;) {
-        mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &size, &member);
-        if (mr != MACH_RCV_TIMED_OUT)
-            return mr;
+    /* An answer is never there yet: a look at the wire would be in vain. */
+    bool look = !is_answer || target.port == NULL || target.port->head != NULL;
+    for (bool last = option & MACH_RCV_TIMEOUT && timeout == 0;; look = true) {
+        if (look || last) {
+            mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &size, &member);
+            if (mr != MACH_RCV_TIMED_OUT)
+                return mr;
+        }
         if (last)
             return MACH_RCV_TIMED_OUT;
         kern_return_t kr = wait_for_message(&target, &deadline);
@@ -305,9 +309,9 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
 
 mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
                               mach_msg_size_t limit, mach_port_name_t name,
-                              mach_msg_timeout_t timeout) {
+                              mach_msg_timeout_t timeout, bool is_answer) {
     mio_lock();
-    mach_msg_return_t mr = receive_locked(msg, option, limit, name, timeout);
+    mach_msg_return_t mr = receive_locked(msg, option, limit, name, timeout, is_answer);
     mio_unlock();
     return mr;
 }

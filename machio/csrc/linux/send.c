@@ -49,10 +49,8 @@ static bool holds(const struct mio_entry *entry, mach_msg_type_name_t type) {
 }
 
 /* A remote port whose socket a hostile holder shut down takes no message, though it lives. */
-static bool is_broken(const struct mio_port *port) {
-    struct pollfd fd = {.fd = port->tx};
-    return port->state == MIO_PORT_REMOTE && poll(&fd, 1, 0) == 1 &&
-           fd.revents & (POLLERR | POLLHUP);
+static bool is_broken(struct mio_port *port) {
+    return !mio_port_is_dead(port) && port->state == MIO_PORT_REMOTE && port->shut;
 }
 
 static mach_msg_return_t check_header(const mach_msg_header_t *msg) {

@@ -23,6 +23,7 @@ NDR_record_t NDR_record = {.int_rep = NDR_INT_LITTLE_ENDIAN};
 
 void mio_lock(void) {
     pthread_mutex_lock(&mio_task.lock);
+    mio_task.hold++;
 }
 
 void mio_unlock(void) {
@@ -130,7 +131,8 @@ mach_msg_return_t mach_msg_overwrite(mach_msg_header_t *msg, mach_msg_option_t o
             return mr;
     }
     if (option & MACH_RCV_MSG)
-        return mio_receive(rcv_msg != NULL ? rcv_msg : msg, option, rcv_limit, rcv_name, timeout);
+        return mio_receive(rcv_msg != NULL ? rcv_msg : msg, option, rcv_limit, rcv_name, timeout,
+                           option & MACH_SEND_MSG);
     return MACH_MSG_SUCCESS;
 }
 
