@@ -11,7 +11,7 @@ import headers
 import pytest
 import toolchain
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_everything_is_as_apple_has_it() -> None:

@@ -9,7 +9,7 @@ import toolchain
 
 PROGRAMS = sorted((toolchain.ROOT / "examples/c").glob("*.c"))
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def complaints(target: toolchain.Target, source: str, folder: Path) -> str:

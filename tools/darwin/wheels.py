@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from toolchain import (
@@ -85,7 +86,7 @@ def unpack_sdist(folder: Path) -> Path:
 
 
 def build(target: Target, source: Path, output: Path) -> Path:
-    """Build one wheel into `output`; `source` is an unpacked sdist, which keeps no trace."""
+    """Build one wheel into `output`; `source` is an unpacked sdist, for this build alone."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["wheel", folder, f"--plat-name={target.platform}"]
         run_backend(source, environment(target), *options)
@@ -97,13 +98,13 @@ def build(target: Target, source: Path, output: Path) -> Path:
 def build_all(output: Path, targets: list[Target] | None = None) -> list[Path]:
     """Build the wheels for `targets`, all by default, into `output`."""
     need_all()
-    with tempfile.TemporaryDirectory() as folder:
-        wheels = []
-        for target in targets or [THIS_LINUX, *MACS]:
-            place = Path(folder, str(target).replace(" ", "-"))
-            place.mkdir()
-            wheels.append(build(target, unpack_sdist(place), output))
-        return wheels
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        source = unpack_sdist(Path(folder))
+
+        def build_one(target: Target) -> Path:
+            return build(target, shutil.copytree(source, Path(folder, str(target))), output)
+
+        return list(pool.map(build_one, targets or [THIS_LINUX, *MACS]))
 
 
 def main(arguments: list[str]) -> int:
