@@ -9,6 +9,7 @@ process that survives counts its files and rights before and after.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -29,17 +30,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for parent, loop in WAYS if name == "plain" else [WAYS[turn]]:
                 label = f"{name}-{loop}-{scenario}-{parent}"
                 plays.append(pytest.param(name, scenario, parent, loop, id=label, marks=marks))
-    names = ("theatre", "scenario", "parent", "loop")
-    # The scope is told again: parametrize would make it that of a function.
-    metafunc.parametrize(names, plays, indirect=["theatre"], scope="module")
+    metafunc.parametrize(("place", "scenario", "parent", "loop"), plays)
 
 
 @pytest.fixture(scope="module")
-def theatre(request):
+def theatres(request):
+    """The theatre of each place; if the place were its parameter it would be built for each play."""
     dev = request.config.getoption("round") % 7 == 0  # a number that goes with all WAYS
-    with Theatre(PLACES[request.param], dev) as theatre:
-        yield theatre
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(Theatre(place, dev))
+            for name, place in PLACES.items()
+            if not place.impossible
+        }
 
 
-def test_table(theatre, scenario, parent, loop):
-    theatre.play(scenario, parent, loop)
+def test_table(theatres, place, scenario, parent, loop):
+    theatres[place].play(scenario, parent, loop)
