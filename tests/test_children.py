@@ -18,6 +18,7 @@ from common import LOOPS
 from places import NOBODY
 from steps import cancelled_everywhere, running
 from test_c import LIBRARY, make
+from test_examples import SLOW
 
 import machio
 from machio import Disposition, Message, PortRightType, ReceiveRight, _ffi
@@ -326,6 +327,7 @@ class TestStarting:
 
         assert await cancelled_everywhere(live, after) >= 2
 
+    @pytest.mark.timeout(300)  # each time two processes start
     async def test_cancelled_everywhere_between_processes(self):
         port = ReceiveRight.allocate()
 
@@ -402,4 +404,4 @@ def test_as_an_ordinary_user(loop_name, bootstrap_dir, bootstrap_env, in_c):
         [*PYTHON, str(PROGRAMS / "commoner.py"), str(NOBODY), loop_name, program],
         env=bootstrap_env, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, SLOW.sub("", done.stderr)) == (0, "")
