@@ -37,6 +37,7 @@ from .errors import (
     WouldBlock,
     WrongRightError,
 )
+from .fileports import fileport_makefd, fileport_makeport
 from .handshake import ChildPortHandshake, check_in_fd, serve_fd
 from .messages import Disposition, Message, NotificationId, PortRightType, Sender
 from .notifications import Event, Supervisor, Watched
@@ -98,6 +99,8 @@ __all__ = [
     "connect",
     "current_request",
     "explain",
+    "fileport_makefd",
+    "fileport_makeport",
     "mig",
     "parent",
     "pid_for_task",

@@ -216,6 +216,22 @@ def pid_for_task(name: int) -> int:
     return int(pid[0])
 
 
+def fileport_makeport(fd: int) -> int:
+    """Return the name of a new right to the open file behind `fd` (fileport_makeport)."""
+    name = ffi.new("mach_port_t *")
+    if lib.fileport_makeport(fd, name) < 0:
+        raise OSError(ffi.errno, f"fileport_makeport: {os.strerror(ffi.errno)}")
+    return int(name[0])
+
+
+def fileport_makefd(name: int) -> int:
+    """Return a new descriptor for the open file that a right stands for (fileport_makefd)."""
+    fd = int(lib.fileport_makefd(name))
+    if fd < 0:
+        raise OSError(ffi.errno, f"fileport_makefd: {os.strerror(ffi.errno)}")
+    return fd
+
+
 def compose_and_send(
     buffer: Buffer,
     bits: int,

@@ -13,6 +13,7 @@ with it fails at once.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -80,5 +81,6 @@ def _adopt() -> socket.socket:
         end.detach()
         raise UsageError(f"{trouble} made by machio.spawn")
     end.set_inheritable(False)
+    atexit.register(end.close)  # it stays open until then, and is no leak
     del os.environ[VARIABLE]
     return end

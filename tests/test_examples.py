@@ -63,6 +63,13 @@ OTHERS = {
         r"12 jobs are done: \[0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121\]",
         r"the others ended with \{0\}",
     ],
+    "worker_pool.py": [
+        r"30 answers: \{'HELLO'\}",
+        r"all from the workers: True",
+        r"a worker ended with -9",
+        r"another one answers HELLO: True",
+        r"the others ended with \[-15, -15\]",
+    ],
 }
 CHILDREN = ["child.py", "once_child.py", "reverse_child.py", "task_child.py"]
 # Run by test_service_examples.py.

@@ -34,13 +34,14 @@ def readme():
 def run_programs(python: Path | str, bootstrap_env: dict[str, str], directory: Path) -> None:
     """Copy the programs into a directory, and run them there in development mode."""
     found = programs()
-    assert set(found) == {"parent.py", "child.py", "echo.py"}
+    assert set(found) == {"parent.py", "child.py", "echo.py", "pool.py"}
     for name, text in found.items():
         (directory / name).write_text(text)
     strict = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error", "MACHIO_BOOTSTRAPD_IDLE": "0.5"}
     for name, output in {
         "parent.py": r"'hello, child' from pid \d+\n",
         "echo.py": r"HELLO\n",
+        "pool.py": r"served by a worker\nits status is 0\n",
     }.items():
         process = subprocess.run(
             [python, name],

@@ -953,6 +953,11 @@ void EV_SET(struct kevent *kevp, uintptr_t ident, int16_t filter, uint16_t flags
 void EV_SET64(struct kevent64_s *kevp, uint64_t ident, int16_t filter, uint16_t flags, uint32_t fflags, int64_t data,
               uint64_t udata, uint64_t ext0, uint64_t ext1);
 
+/* Open files as rights; errors by errno. */
+
+int fileport_makeport(int fd, mach_port_t *port);
+int fileport_makefd(mach_port_t port);
+
 /* Audit tokens. */
 
 typedef int... au_asid_t;

@@ -19,6 +19,13 @@
 mach_port_name_t mach_reply_port(void);
 
 /*
+ * Open files as rights, the same: on macOS <sys/fileport.h> is not for the public. -1 and errno.
+ * Ownership: the descriptors and the rights that go in stay the caller's, those that come out are.
+ */
+int fileport_makeport(int fd, mach_port_t *port);
+int fileport_makefd(mach_port_t port);
+
+/*
  * Lays a message out in `buffer`, which has room for a header and `size` bytes, rounded up to a
  * multiple of 4, and sends it. payload: what follows the header, copied; rounded up with zeros.
  * Otherwise as mach_msg(), sending half.

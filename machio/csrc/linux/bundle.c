@@ -13,6 +13,7 @@
  */
 #include "wire.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -52,16 +53,17 @@ uint16_t *mio_bundles_place(const int *fds, unsigned nfds, int fd, bool *begun) 
 
 /* ---- out --------------------------------------------------------------------------------- */
 
-/* A bundle of these descriptors; -1: a shortage. */
-static int pack(const int *fds, unsigned nfds) {
+int mio_bundle_new(char mark, const int *fds, unsigned nfds) {
     int pair[2];
     if (mio_pair(pair) != 0)
         return -1;
-    enum mio_wire_result result = mio_wire_transmit(pair[1], "", 1, fds, nfds);
+    bool sent = mio_wire_transmit(pair[1], &mark, 1, fds, nfds) == MIO_WIRE_OK;
+    int error = errno;
     close(pair[1]);
-    if (result == MIO_WIRE_OK)
+    if (sent)
         return pair[0];
     close(pair[0]);
+    errno = error;
     return -1;
 }
 
@@ -72,7 +74,7 @@ enum mio_wire_result mio_bundles_send(int fd, const void *frame, size_t length, 
     enum mio_wire_result result = MIO_WIRE_SHORTAGE;
 
     for (unsigned at = 0; at < nfds; at += MIO_WIRE_FDS) {
-        bundles[count] = pack(fds + at, part_of(nfds, at));
+        bundles[count] = mio_bundle_new('\0', fds + at, part_of(nfds, at));
         if (bundles[count] < 0)
             break;
         count++;

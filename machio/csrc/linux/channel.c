@@ -43,8 +43,14 @@ int mio_pair(int fds[2]) {
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds);
 }
 
+void mio_look_at_front(int fd) {
+    int off = -1;
+    setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof off);
+}
+
 void mio_pair_receiver(int fd) {
     int on = 1;
+    mio_look_at_front(fd);
     setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
 }
@@ -330,7 +336,9 @@ void mio_channel_trim(struct mio_port *port) {
 static void forget(struct mio_port *port) {
     mio_port_unhash(port);
     mio_source_close(&port->cr);
-    if (port->tx >= 0)
+    if (port->kind == MIO_PORT_FILE)
+        mio_fd_discard(port->tx);
+    else if (port->tx >= 0)
         close(port->tx);
     port->tx = -1;
     port->cookie = 0;

@@ -10,10 +10,11 @@
 
 #include <string.h>
 
+/* A file port's send right is a send right like any other. */
 static uint8_t kind_at(const uint8_t *rights, unsigned i) {
     struct mio_wire_right record;
     memcpy(&record, rights + i * sizeof record, sizeof record);
-    return record.kind;
+    return record.kind == MIO_WIRE_FILE ? MIO_RIGHT_SEND : record.kind;
 }
 
 /* An array's elements are what its descriptor says, or nothing. */

@@ -5,8 +5,8 @@
  * every descriptor asked what it is, and until that is done nothing in the task changes. What
  * then can go wrong is memory. A bad frame is dropped whole, with every right in it.
  *
- * Each descriptor has exactly one role in a frame. Only the sending socket and the read end of a
- * port's pipe may be referred to more than once: the same right several times in a message.
+ * Each descriptor has exactly one role in a frame. Only the parts of send rights may be referred to
+ * more than once: the same right several times in a message.
  *
  * Guarded by mio_task.lock. Owns the frame's descriptors until they are adopted or discarded.
  */
@@ -18,12 +18,12 @@
 
 #define QLIMIT_MAX 1024u /* MACH_PORT_QLIMIT_MAX */
 
-enum role { NONE, SEND_TX, SEND_CR, ONCE_TX, PORT_RX, PORT_CW, ONCE_RX, FILE_OF_BYTES };
+enum role { NONE, SEND_TX, SEND_CR, FILE_TX, ONCE_TX, PORT_RX, PORT_CW, ONCE_RX, FILE_OF_BYTES };
 
 struct slot {
     enum role role;
-    uint16_t cr;     /* SEND_TX: the pipe it was verified with, or MIO_WIRE_NO_FD */
-    uint64_t cookie; /* of the port (SEND_TX, PORT_RX) or send-once right (ONCE_TX) */
+    uint16_t cr; /* SEND_TX: the pipe it was verified with, or MIO_WIRE_NO_FD; FILE_TX: itself */
+    uint64_t cookie; /* of the port (SEND_TX, FILE_TX, PORT_RX) or send-once right (ONCE_TX) */
     ino_t pipe;
     enum mio_port_kind kind;
 };
@@ -58,7 +58,7 @@ static bool claim(struct decoder *decoder, uint16_t fd, enum role role) {
         return false;
     struct slot *slot = &decoder->slots[fd];
     if (slot->role == role)
-        return role == SEND_TX || role == SEND_CR;
+        return role == SEND_TX || role == SEND_CR || role == FILE_TX;
     if (slot->role != NONE)
         return false;
     slot->role = role;
@@ -99,6 +99,16 @@ static bool check_send(struct decoder *decoder, const struct mio_wire_right *rec
     identify(slot, &identity);
     slot->cr = cr;
     return agrees(slot);
+}
+
+static bool check_file(struct decoder *decoder, uint16_t tx) {
+    if (!claim(decoder, tx, FILE_TX))
+        return false;
+    struct slot *slot = &decoder->slots[tx];
+    if (slot->cr == tx)
+        return true;
+    slot->cr = tx, slot->pipe = 0, slot->kind = MIO_PORT_FILE;
+    return mio_channel_verify_file(decoder->input->fds[tx], &slot->cookie) && agrees(slot);
 }
 
 static bool check_once(struct decoder *decoder, uint16_t tx) {
@@ -174,6 +184,8 @@ static bool check_right(struct decoder *decoder, const struct mio_wire_right *re
         return has_fds(record, 0);
     case MIO_RIGHT_SEND:
         return has_fds(record, 2) && check_send(decoder, record);
+    case MIO_WIRE_FILE:
+        return has_fds(record, 1) && check_file(decoder, record->fd[0]);
     case MIO_RIGHT_ONCE:
         return has_fds(record, 1) && check_once(decoder, record->fd[0]);
     case MIO_RIGHT_RECEIVE:
@@ -264,13 +276,16 @@ static bool set_source(struct mio_source *source, enum mio_source_kind kind, int
     return false;
 }
 
-static bool hung_up(int fd) {
-    struct pollfd poll_fd = {.fd = fd};
-    return poll(&poll_fd, 1, 0) == 1 && poll_fd.revents & POLLHUP;
+/* The port that a send right is for has died; or its file was taken out. */
+static bool has_died(const struct decoder *decoder, const struct mio_wire_right *record) {
+    if (record->kind == MIO_WIRE_FILE)
+        return !mio_file_is_there(decoder->input->fds[record->fd[0]]);
+    struct pollfd cr = {.fd = decoder->input->fds[record->fd[1]]};
+    return poll(&cr, 1, 0) == 1 && cr.revents & POLLHUP;
 }
 
-static struct mio_port *new_port(enum mio_port_state state, const struct slot *slot) {
-    struct mio_port *port = mio_port_new(state);
+static struct mio_port *new_local(const struct slot *slot) {
+    struct mio_port *port = mio_port_new(MIO_PORT_LOCAL);
     if (port == NULL)
         return NULL;
     port->kind = slot->kind;
@@ -279,28 +294,26 @@ static struct mio_port *new_port(enum mio_port_state state, const struct slot *s
     return port;
 }
 
+static struct mio_port *new_remote(struct decoder *decoder, const struct mio_wire_right *record) {
+    const struct slot *slot = &decoder->slots[record->fd[0]];
+    int tx = adopt(decoder, record->fd[0]);
+    int cr = record->kind == MIO_WIRE_FILE ? -1 : adopt(decoder, record->fd[1]);
+    return mio_port_new_remote(slot->kind, slot->cookie, slot->pipe, tx, cr);
+}
+
 static bool import_send(struct decoder *decoder, const struct mio_wire_right *record,
                         struct mio_right *ret) {
-    const struct slot *slot = &decoder->slots[record->fd[0]];
-    struct mio_port *port = mio_port_by_cookie(slot->cookie);
+    struct mio_port *port = mio_port_by_cookie(decoder->slots[record->fd[0]].cookie);
     ret->disposition = MACH_MSG_TYPE_PORT_SEND;
     if (port != NULL) {
         mio_port_ref(port);
         if (port->state == MIO_PORT_LOCAL)
             port->senders_seen = true;
-    } else if (hung_up(decoder->input->fds[record->fd[1]])) {
+    } else if (has_died(decoder, record)) {
         ret->kind = MIO_RIGHT_DEAD;
         return true;
-    } else {
-        port = new_port(MIO_PORT_REMOTE, slot);
-        if (port == NULL)
-            return false;
-        if (!set_source(&port->cr, MIO_SOURCE_CR, adopt(decoder, record->fd[1]))) {
-            mio_port_unref(port);
-            return false;
-        }
-        port->tx = adopt(decoder, record->fd[0]);
-        mio_port_hash(port);
+    } else if ((port = new_remote(decoder, record)) == NULL) {
+        return false;
     }
     port->srights++;
     ret->kind = MIO_RIGHT_SEND;
@@ -351,24 +364,6 @@ static bool import_home(struct decoder *decoder, struct mio_port *port, uint16_t
     return true;
 }
 
-/* What was known here as somebody else's port is ours now. */
-static void make_local(struct mio_port *port) {
-    mio_notice_forget_room(port);
-    mio_source_close(&port->cr); /* opened again when someone here sends */
-    port->state = MIO_PORT_LOCAL;
-    port->seqno = port->mscount = 0;
-    port->context = 0;
-    port->flags = 0;
-    port->guarded = port->strict = port->immovable = false;
-    port->senders_gone = port->broken = port->credit_in_hand = false;
-}
-
-static void restart_receiver(int rx) {
-    int off = -1;
-    setsockopt(rx, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof off);
-    mio_pair_receiver(rx);
-}
-
 /* On failure *ret may own the port all the same: whoever destroys it ends the port. */
 static bool import_receive(struct decoder *decoder, const struct mio_wire_right *record,
                            struct mio_right *ret) {
@@ -378,9 +373,9 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
     bool has_credit = port != NULL && port->credit_in_hand;
     if (port != NULL) {
         mio_port_ref(port);
-        make_local(port);
+        mio_port_make_local(port);
     } else {
-        port = new_port(MIO_PORT_LOCAL, slot);
+        port = new_local(slot);
         if (port == NULL)
             return false;
         mio_port_hash(port);
@@ -394,7 +389,7 @@ static bool import_receive(struct decoder *decoder, const struct mio_wire_right 
     port->issued = (int)receive.issued;
     port->once_frames = receive.once_frames;
     port->senders_seen = receive.flags & MIO_RECEIVE_SENDERS_SEEN || port->srights > 0;
-    restart_receiver(decoder->input->fds[record->fd[0]]);
+    mio_pair_receiver(decoder->input->fds[record->fd[0]]);
     if (!set_source(&port->rx, MIO_SOURCE_RX, adopt(decoder, record->fd[0])) ||
         !set_source(&port->cw, MIO_SOURCE_CW, adopt(decoder, record->fd[2])))
         return false;
@@ -419,6 +414,7 @@ static bool import_right(struct decoder *decoder, unsigned i, struct mio_right *
     *ret = (struct mio_right){.kind = MIO_RIGHT_NULL};
     switch (record.kind) {
     case MIO_RIGHT_SEND:
+    case MIO_WIRE_FILE:
         return import_send(decoder, &record, ret);
     case MIO_RIGHT_RECEIVE:
         return import_receive(decoder, &record, ret);

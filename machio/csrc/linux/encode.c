@@ -90,6 +90,10 @@ static void drop_pair(struct mio_once *once) {
 }
 
 static bool put_send(struct encoder *encoder, struct mio_port *port, struct mio_wire_right *ret) {
+    if (port->kind == MIO_PORT_FILE) {
+        ret->kind = MIO_WIRE_FILE;
+        return carry(encoder, port->tx, &ret->fd[0]);
+    }
     if (port->state == MIO_PORT_LOCAL &&
         (mio_channel_open(port) != KERN_SUCCESS || mio_channel_open_cr(port) != KERN_SUCCESS))
         return false;

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -53,7 +54,7 @@ static bool parse_name(const struct sockaddr_un *name, socklen_t length, char *r
     if (sscanf(text, "machio/%c/%" SCNu64 "/%" SCNu64, &kind, &cookie, &pipe) != 3)
         return false;
     if (kind != MIO_PORT_PLAIN && kind != MIO_PORT_BOOTSTRAP &&
-        !mio_kind_is_kernels((enum mio_port_kind)kind))
+        (!mio_kind_is_kernels((enum mio_port_kind)kind) || kind == MIO_PORT_FILE))
         return false;
     if (mio_channel_name(&again, kind, cookie, (ino_t)pipe) != length ||
         memcmp(&again, name, length) != 0)
@@ -195,6 +196,13 @@ bool mio_channel_verify_once_rx(int rx) {
 bool mio_channel_verify_bundle(int fd, uint64_t *ret_cookie) {
     *ret_cookie = mio_socket_cookie(fd);
     return is_nameless_pair(fd) && *ret_cookie != 0;
+}
+
+/* Nobody can put anything into it any more: its file is there, or was taken out. */
+bool mio_channel_verify_file(int tx, uint64_t *ret_cookie) {
+    struct pollfd end = {.fd = tx};
+    return mio_channel_verify_bundle(tx, ret_cookie) && poll(&end, 1, 0) == 1 &&
+           end.revents & POLLHUP && (mio_file_is_there(tx) || is_deaf(tx));
 }
 
 /* ---- getting rid ------------------------------------------------------------------------- */

@@ -29,6 +29,7 @@
  *   kqueue.c   kqueues              knote.c  what is registered with them
  *   filter_port.c, filter_file.c     EVFILT_MACHPORT; READ and WRITE      memory.c  vm_allocate
  *   task.c     the task itself: start, fork     taskport.c  what its port can be asked
+ *   fileport.c  open files as rights
  *   special.c  special and registered ports     thread.c, host.c  the ports of threads, of the host
  *   mig.c      what MIG's output calls     server.c  mach_msg_server     peek.c  mach_port_peek
  *   bootstrap.c, rendezvous.c  finding and starting the bootstrap server, its calls
@@ -121,11 +122,13 @@ enum mio_port_kind {
     MIO_PORT_BOOTSTRAP = 'b', /* the bootstrap server's port */
     MIO_PORT_HOST = 'h',      /* as a task's */
     MIO_PORT_THREAD = 'a',    /* the same */
+    MIO_PORT_FILE = 'f',      /* an open file (fileport.c): remote in every task, no credit pipe */
 };
 
 /* On XNU the kernel is who receives from it; here nobody does. */
 static inline bool mio_kind_is_kernels(enum mio_port_kind kind) {
-    return kind == MIO_PORT_TASK || kind == MIO_PORT_HOST || kind == MIO_PORT_THREAD;
+    return kind == MIO_PORT_TASK || kind == MIO_PORT_HOST || kind == MIO_PORT_THREAD ||
+           kind == MIO_PORT_FILE;
 }
 
 /*
@@ -433,6 +436,12 @@ void mio_entry_take_receive(mach_port_name_t name, struct mio_entry *entry);
 /* ---- port.c ------------------------------------------------------------------------------- */
 
 struct mio_port *mio_port_new(enum mio_port_state state); /* refs 1; NULL: no memory */
+/*
+ * Another task's port, by its parts; a file port has no pipe (0) and no cr (-1). NULL: no memory.
+ * Ownership: consumes the descriptors; the reference is the caller's.
+ */
+struct mio_port *mio_port_new_remote(enum mio_port_kind kind, uint64_t cookie, ino_t pipe, int tx,
+                                     int cr);
 void mio_port_ref(struct mio_port *port);
 void mio_port_unref(struct mio_port *port);
 /* Drops one holder's send right and its reference; may fire no-senders, close a remote port. */
@@ -457,6 +466,8 @@ struct mio_port *mio_port_by_cookie(uint64_t cookie);
 void mio_port_hash(struct mio_port *port);
 void mio_port_unhash(struct mio_port *port);
 
+/* What was known here as somebody else's port is this task's now. */
+void mio_port_make_local(struct mio_port *port);
 /* The port's socket was shut down by a hostile holder: every remote right dies, the port lives. */
 void mio_port_break(struct mio_port *port);
 /* Whether dest is the port, or lies in its queue, at any depth: the port's right must not go there.
@@ -517,12 +528,15 @@ unsigned mio_channel_depth(struct mio_port *port); /* messages on the wire */
 /* Checks that the descriptors are the parts of one port; cookie, pipe and kind of it. */
 bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity);
 bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_identity);
+bool mio_channel_verify_file(int tx, uint64_t *ret_cookie);
 bool mio_channel_verify_once(int tx, uint64_t *ret_cookie);
 bool mio_channel_verify_once_rx(int rx);
 /* A bundle's socket (bundle.c). */
 bool mio_channel_verify_bundle(int fd, uint64_t *ret_cookie);
-int mio_pair(int fds[2]);       /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
-void mio_pair_receiver(int fd); /* sets PASSCRED and TIMESTAMPNS on a receiving end */
+int mio_pair(int fds[2]); /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
+/* A receiving end: PASSCRED, TIMESTAMPNS; and as mio_look_at_front(). */
+void mio_pair_receiver(int fd);
+void mio_look_at_front(int fd); /* MSG_PEEK, whatever another holder of the socket set */
 uint64_t mio_socket_cookie(int fd);
 void mio_fd_discard(int fd);   /* closes a descriptor a peer sent: never blocks */
 void mio_collect_cycles(void); /* makes the kernel look for unreachable sockets in flight */
@@ -797,6 +811,11 @@ void mio_notice_forget_watcher(void);            /* fork child: the thread is no
 void mio_notice_forget_room(struct mio_port *port);
 /* Looks at everything watched and sends what is due; true if anything was sent. */
 bool mio_notice_poll(void);
+
+/* ---- fileport.c ---------------------------------------------------------------------------- */
+
+/* Unlocked or not. Whether the file is still in the socket, and nothing else. */
+bool mio_file_is_there(int tx);
 
 /* ---- wait.c --------------------------------------------------------------------------------- */
 

@@ -42,6 +42,23 @@ struct mio_port *mio_port_new(enum mio_port_state state) {
     return port;
 }
 
+struct mio_port *mio_port_new_remote(enum mio_port_kind kind, uint64_t cookie, ino_t pipe, int tx,
+                                     int cr) {
+    struct mio_port *port = mio_port_new(MIO_PORT_REMOTE);
+    if (port == NULL || (cr >= 0 && mio_source_set(&port->cr, cr) != 0)) {
+        free(port);
+        mio_fd_discard(cr);
+        mio_fd_discard(tx);
+        return NULL;
+    }
+    port->kind = kind;
+    port->cookie = cookie;
+    port->pipe = pipe;
+    port->tx = tx;
+    mio_port_hash(port);
+    return port;
+}
+
 void mio_port_ref(struct mio_port *port) {
     port->refs++;
 }
@@ -219,6 +236,17 @@ void mio_port_break(struct mio_port *port) {
     port->issued = 0;
     mio_port_wake_all(port);
     mio_port_check_senders(port, MIO_NOW);
+}
+
+void mio_port_make_local(struct mio_port *port) {
+    mio_notice_forget_room(port);
+    mio_source_close(&port->cr); /* opened again when someone here sends */
+    port->state = MIO_PORT_LOCAL;
+    port->seqno = port->mscount = 0;
+    port->context = 0;
+    port->flags = 0;
+    port->guarded = port->strict = port->immovable = false;
+    port->senders_gone = port->broken = port->credit_in_hand = false;
 }
 
 /* ---- identity ------------------------------------------------------------------------------ */

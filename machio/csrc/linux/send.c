@@ -235,6 +235,8 @@ static enum outcome queue(struct mio_kmsg *kmsg, bool granted) {
 }
 
 bool mio_port_has_room(struct mio_port *port) {
+    if (mio_kind_is_kernels(port->kind))
+        return true;
     if (port->state == MIO_PORT_LOCAL && port->cw.fd < 0)
         return local_has_room(port);
     if (port->state == MIO_PORT_LOCAL) {

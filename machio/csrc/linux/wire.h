@@ -60,11 +60,14 @@ struct mio_wire_head {
     uint16_t reserved;
 };
 
-/* kind is an enum mio_right_kind: its values are part of the format. */
+/* One more kind of right, in frames only: a send right to a file port. */
+enum { MIO_WIRE_FILE = MIO_RIGHT_RECEIVE + 1 };
+
+/* kind is an enum mio_right_kind, or the above: its values are part of the format. */
 struct mio_wire_right {
     uint8_t kind;
     uint8_t disposition;
-    uint16_t fd[3]; /* SEND: tx, cr. ONCE: tx. RECEIVE: rx, tx, cw. Others: MIO_WIRE_NO_FD */
+    uint16_t fd[3]; /* SEND: tx, cr. ONCE, FILE: tx. RECEIVE: rx, tx, cw. Others: MIO_WIRE_NO_FD */
     uint16_t extra; /* RECEIVE: which struct mio_wire_receive */
     uint16_t reserved;
 };
@@ -135,6 +138,10 @@ enum mio_wire_result mio_wire_look(int fd, struct mio_wire_input *input);
 void mio_wire_input_clear(struct mio_wire_input *input);
 
 /* ---- bundle.c ---------------------------------------------------------------------------- */
+
+/* A socket with one datagram in its queue, the mark and these descriptors, and no other end: nobody
+ * can add anything. -1, errno kept. Ownership: the socket is the caller's. */
+int mio_bundle_new(char mark, const int *fds, unsigned nfds);
 
 /*
  * Where the index of a descriptor among many stands, or is to be written: MIO_WIRE_NO_FD until
