@@ -70,14 +70,17 @@ async def test_what_it_is_not(port, send):
             machio.fileport_makefd(right)
 
 
-async def test_what_is_sent_to_it_is_dropped(port):
+async def test_what_is_sent_to_it_is_dropped():
     with machio.fileport_makeport(0) as right:
         for _ in range(100):  # there is always room
             await right.send(Message(1))
         await right.send_possible(10)
         assert not right.is_dead
-        with pytest.raises(machio.ServerDiedError):  # the reply right is dropped with it
-            await right.call(Message(2), timeout=10)
+
+
+async def test_a_request_to_it_is_dropped():
+    with machio.fileport_makeport(0) as right, pytest.raises(machio.ServerDiedError):
+        await right.call(Message(1), timeout=10)
 
 
 @pytest.mark.usefixtures("bootstrap_server")
