@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def theatres(request):
-    """The theatre of each place; if the place were its parameter it would be built for each play."""
+    """The theatre of each place; with places as its parameters it would be built for each play."""
     dev = request.config.getoption("round") % 7 == 0  # a number that goes with all WAYS
     with contextlib.ExitStack() as stack:
         yield {
