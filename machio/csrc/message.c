@@ -6,6 +6,7 @@
  */
 #include "shim.h"
 
+#include <stdint.h>
 #include <string.h>
 
 mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, mach_port_t remote,
@@ -13,7 +14,7 @@ mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, m
                               mach_msg_size_t size, mach_msg_option_t option,
                               mach_msg_timeout_t timeout) {
     mach_msg_size_t padded = (size + 3) & ~(mach_msg_size_t)3;
-    char *body = (char *)(buffer + 1);
+    uint32_t *body = (uint32_t *)(buffer + 1);
     *buffer = (mach_msg_header_t){
         .msgh_bits = bits,
         .msgh_size = (mach_msg_size_t)sizeof *buffer + padded,
@@ -21,7 +22,8 @@ mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, m
         .msgh_local_port = local,
         .msgh_id = id,
     };
+    if (padded > 0)
+        body[padded / 4 - 1] = 0;
     memcpy(body, payload, size);
-    memset(body + size, 0, padded - size);
     return mach_msg(buffer, option, buffer->msgh_size, 0, MACH_PORT_NULL, timeout, MACH_PORT_NULL);
 }
