@@ -274,11 +274,15 @@ def destroy(buffer: Buffer) -> None:
     lib.mach_msg_destroy(buffer.header)
 
 
+def last_error() -> str:
+    """Return what this thread's last failure was, where its code says too little; or nothing."""
+    sentence = lib.machio_last_error()
+    return cast("bytes", ffi.string(sentence)).decode(errors="replace") if sentence else ""
+
+
 def _bootstrap(number: int, call: str) -> None:
     if number:
-        detail = lib.machio_last_error()
-        sentence = cast("bytes", ffi.string(detail)).decode(errors="replace") if detail else ""
-        raise bootstrap_error(number, call, sentence)
+        raise bootstrap_error(number, call, last_error())
 
 
 def bootstrap_check_in(name: bytes) -> int:

@@ -166,7 +166,8 @@ class Outgoing:
             self._salvage()
         else:
             self.give_back()
-        raise mach_error(number, "mach_msg")
+        detail = _ffi.last_error() if code == SendCode.NO_BUFFER else ""
+        raise mach_error(number, "mach_msg", detail)
 
     def _compose_and_send(self, option: int, milliseconds: int) -> int:
         message = self._message

@@ -17,6 +17,7 @@
  *
  * Guarded by mio_task.lock. A port owns rx, tx, cw and cr; the task owns mio_task.null.
  */
+#include "rendezvous.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -39,8 +40,33 @@
 
 /* ---- sockets ----------------------------------------------------------------------------- */
 
+/* What the kernel refused last, other than for want of descriptors or memory. */
+static const char *refused;
+static int refusal;
+
+/* Takes note of errno, if it is a refusal. */
+static void note_refusal(const char *what) {
+    bool shortage = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS ||
+                    errno == EADDRINUSE;
+    refused = shortage ? NULL : what;
+    refusal = errno;
+}
+
+void mio_channel_explain(void) {
+    if (refused != NULL)
+        mio_say("this process may not use %s (%s), which ports need; a seccomp filter or another "
+                "sandbox forbids it, or it is not there",
+                refused, strerror(refusal));
+    else
+        mio_say(NULL);
+    refused = NULL;
+}
+
 int mio_pair(int fds[2]) {
-    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds);
+    int result = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds);
+    if (result != 0)
+        note_refusal("socketpair(AF_UNIX, SOCK_SEQPACKET)");
+    return result;
 }
 
 void mio_look_at_front(int fd) {
@@ -240,19 +266,23 @@ static bool make(struct channel *ret, char kind) {
     if (mio_pair(fds) != 0)
         return false;
     made.rx = fds[0], made.tx = fds[1];
+    const char *what = "pipe2";
     if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) == 0) {
         made.cr = fds[0], made.cw = fds[1];
+        what = "fchmod and fstat of a pipe, or shutdown of a socket";
         /* Readable again through /proc, but not writable: a sender must not mint credits. */
         if (fchmod(made.cw, 0444) == 0 && mio_pipe_inode(made.cw, O_WRONLY, &made.pipe) &&
             shutdown(made.tx, SHUT_RD) == 0) {
             mio_pair_receiver(made.rx);
             socklen_t length = mio_channel_name(&name, kind, mio_socket_cookie(made.rx), made.pipe);
+            what = "bind of an abstract AF_UNIX name";
             if (bind(made.rx, (struct sockaddr *)&name, length) == 0) {
                 *ret = made;
                 return true;
             }
         }
     }
+    note_refusal(what);
     unmake(&made);
     return false;
 }
@@ -310,8 +340,10 @@ kern_return_t mio_channel_open_cr(struct mio_port *port) {
         return KERN_INVALID_ARGUMENT;
     snprintf(path, sizeof path, "/proc/self/fd/%d", port->cw.fd);
     int cr = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (cr < 0)
+    if (cr < 0) {
+        note_refusal("/proc/self/fd");
         return KERN_RESOURCE_SHORTAGE;
+    }
     port->cr.kind = MIO_SOURCE_CR;
     port->cr.port = port;
     if (mio_source_set(&port->cr, cr) != 0) {

@@ -516,6 +516,11 @@ void mio_channel_bury(struct mio_port *port);
 uint64_t mio_channel_ended(int fd);
 /* A local, wired port: opens cr if it is not open. */
 kern_return_t mio_channel_open_cr(struct mio_port *port);
+/*
+ * After a failure for want of kernel objects: if the kernel forbade one, the calling thread's
+ * sentence for machio_last_error says which; otherwise there is none.
+ */
+void mio_channel_explain(void);
 /* A local port without send rights here keeps no cr: it would count as a sender's. */
 void mio_channel_trim(struct mio_port *port);
 enum mio_credit { MIO_CREDIT_TAKEN, MIO_CREDIT_NONE, MIO_CREDIT_DEAD };

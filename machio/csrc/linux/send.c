@@ -367,8 +367,10 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
                 continue;
             outcome = SHORTAGE;
         }
-        if (outcome == SHORTAGE)
+        if (outcome == SHORTAGE) {
+            mio_channel_explain();
             return MACH_SEND_NO_BUFFER | pseudo_receive(msg, kmsg);
+        }
         if (option & MACH_SEND_NOTIFY) {
             struct mio_entry *entry = mio_space_lookup(dest_name);
             if (entry != NULL)
