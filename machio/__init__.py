@@ -21,6 +21,7 @@ from .errors import (
     KernError,
     MachError,
     MachioError,
+    MemoryClosedError,
     MigError,
     NoCheckInError,
     ProtocolError,
@@ -39,7 +40,8 @@ from .errors import (
 )
 from .fileports import fileport_makefd, fileport_makeport
 from .handshake import ChildPortHandshake, check_in_fd, serve_fd
-from .messages import Disposition, Message, NotificationId, PortRightType, Sender
+from .memory import Memory
+from .messages import Disposition, Message, NotificationId, PortRightType, RightArray, Sender
 from .notifications import Event, Supervisor, Watched
 from .ports import PortSet, PortStatus, ReceiveRight, SendOnceRight, SendRight
 from .service import Service, connect, current_request
@@ -61,6 +63,8 @@ __all__ = [
     "KernError",
     "MachError",
     "MachioError",
+    "Memory",
+    "MemoryClosedError",
     "Message",
     "MigCode",
     "MigError",
@@ -76,6 +80,7 @@ __all__ = [
     "ReceiveTimedOut",
     "ReturnCode",
     "Right",
+    "RightArray",
     "RightClosedError",
     "RoutineError",
     "SendCode",

@@ -17,7 +17,8 @@ import struct
 from typing import Annotated, Any
 
 from . import _wire
-from ._migtypes import Number, Port
+from ._migdescriptors import Port
+from ._migtypes import Number
 from ._subsystem import Subsystem, simpleroutine
 from .errors import ProtocolError, ServerGoneError
 from .messages import Disposition, PortRightType

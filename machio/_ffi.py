@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from machio._mach import ffi, lib
 
 from .errors import bootstrap_error, mach_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SEND: int = lib.MACH_SEND_MSG
 SEND_NOTIFY: int = lib.MACH_SEND_NOTIFY
@@ -139,8 +142,7 @@ def names() -> list[int]:
     _check(code, "mach_port_names")
     found = list(ffi.unpack(arrays[0][0], counts[0][0])) if counts[0][0] else []
     for array, count in zip(arrays, counts, strict=True):
-        address = int(ffi.cast("uintptr_t", array[0]))
-        lib.vm_deallocate(lib.mach_task_self(), address, 4 * count[0])
+        free_memory(int(ffi.cast("uintptr_t", array[0])), 4 * count[0])
     return found
 
 
@@ -207,6 +209,54 @@ def request_notification(name: int, message_id: int, sync: int, notify: int, pol
     )
     _check(code, "mach_port_request_notification")
     return int(previous[0])
+
+
+def allocate_memory(size: int) -> int:
+    """Return the address of pages of zeros, which the caller owns (machio_memory_allocate)."""
+    address = ffi.new("mach_vm_address_t *")
+    _check(lib.machio_memory_allocate(size, address), "machio_memory_allocate")
+    return int(address[0])
+
+
+def free_memory(address: int, size: int) -> None:
+    """Free pages: allocated ones, or received out-of-line memory (mach_vm_deallocate)."""
+    lib.mach_vm_deallocate(lib.mach_task_self(), address, size)
+
+
+def pages(address: int, end: Callable[[object], None]) -> object:
+    """Return an object that stands for pages; `end` is called when nobody holds it any more."""
+    return ffi.gc(ffi.cast("char *", address), end)
+
+
+def view(pages: object, size: int) -> memoryview:
+    """Return a writable view of pages, which holds them."""
+    return memoryview(ffi.buffer(pages, size))
+
+
+class Pinned:
+    """What a message points to while it is sent: another object's bytes, or an array of names."""
+
+    __slots__ = ("_data", "address")
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.address = int(ffi.cast("uintptr_t", data))
+
+    @classmethod
+    def buffer(cls, data: memoryview) -> Pinned:
+        """Hold a buffer. Raises BufferError or ValueError if it is not in one piece."""
+        return cls(ffi.from_buffer(data))
+
+    @classmethod
+    def names(cls, names: list[int]) -> Pinned:
+        """Make an array of names."""
+        return cls(ffi.new("mach_port_name_t[]", names))
+
+
+def read_names(address: int, count: int) -> list[int]:
+    """Return the names in an array that a message brought."""
+    names: Any = ffi.cast("mach_port_name_t *", address)
+    return [names[index] for index in range(count)]
 
 
 def pid_for_task(name: int) -> int:

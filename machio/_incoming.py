@@ -15,7 +15,8 @@ from ._deadline import Deadline
 from ._right import Right
 from .codes import ReceiveCode, split
 from .errors import BadMessageError, UsageError, mach_error
-from .messages import ARRIVES_AS, Message, PortRightType
+from .memory import Memory
+from .messages import ARRIVES_AS, Disposition, Message, Payload, PortRightType, RightArray
 
 if TYPE_CHECKING:
     from .ports import ReceiveRight, SendOnceRight, SendRight
@@ -34,6 +35,18 @@ def own(name: int, disposition: int) -> ReceiveRight | SendRight | SendOnceRight
     return CLASSES[ARRIVES_AS[disposition]](name)
 
 
+def _own_descriptor(descriptor: _wire.Descriptor) -> Right | Payload | None:
+    if isinstance(descriptor, _wire.MemoryAt):
+        return Memory.adopt(descriptor.address, descriptor.size)
+    if isinstance(descriptor, _wire.ArrayAt):
+        address, number, disposition, _ = descriptor
+        names = _ffi.read_names(address, number)
+        _ffi.free_memory(address, _wire.NAME.size * number)
+        rights = [own(name, disposition) for name in names]
+        return RightArray(rights, Disposition(disposition))
+    return own(*descriptor)
+
+
 def _adopt(buffer: _ffi.Buffer) -> Message:
     """Turn a received message into objects. Raises BadMessageError, everything in it released."""
     try:
@@ -46,8 +59,8 @@ def _adopt(buffer: _ffi.Buffer) -> Message:
     return Message(
         incoming.id,
         incoming.body,
-        [own(*right) for right in incoming.rights] if incoming.rights else (),
-        own(incoming.remote, incoming.bits & 0x1F) if incoming.remote else None,
+        reply=own(incoming.remote, incoming.bits & 0x1F) if incoming.remote else None,
+        descriptors=map(_own_descriptor, incoming.descriptors) if incoming.descriptors else (),
         port=incoming.local,
         trailer=incoming.trailer,
     )

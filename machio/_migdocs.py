@@ -6,7 +6,8 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from ._migtypes import Kind, Rights, structs_in
+from ._migdescriptors import Rights
+from ._migtypes import Kind, structs_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +86,9 @@ def _struct(name: str, layout: Layout, *, simple_reply: bool) -> list[str]:
     if layout.descriptors:
         fields.append("mach_msg_body_t msgh_body")
         for argument, kind in layout.arguments:
-            count = f"[{kind.descriptors}]" if isinstance(kind, Rights) else ""
+            count = f"[{kind.count}]" if isinstance(kind, Rights) and not kind.variable else ""
             if kind.descriptors:
-                fields.append(f"mach_msg_port_descriptor_t {argument}{count}")
+                fields.append(f"{kind.descriptor_type} {argument}{count}")
     if layout.head:
         fields.append("NDR_record_t NDR")
     if simple_reply:
@@ -107,7 +108,8 @@ def _type_name(kind: Kind) -> str:
     """Return a name for the type: its own if it has one, else one made of its definition."""
     if re.fullmatch(r"\w+", kind.defs):
         return kind.defs
-    return re.sub(r"\W+", "_", kind.defs.replace("*:", "up_to_")).strip("_") + "_t"
+    words = kind.defs.replace("*:", "up_to_").replace("^", "ool_")
+    return re.sub(r"\W+", "_", words).strip("_") + "_t"
 
 
 def _indented(fields: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The messages of a routine in MIG's format: request, reply, and the reply that tells an error.
 
 A request is header, descriptors, and (if anything is inline) NDR and the inline arguments. A reply
-without rights is header, NDR, return code, inline results; one with rights has no return code, for
+without descriptors is header, NDR, return code, inline results; one with them has no code, for
 it means success. An error is always header, NDR, code: mig_reply_error_t. All packed to 4.
 """
 
@@ -36,32 +36,33 @@ class Layout:
         self.arguments = tuple(arguments)
         self._kinds = tuple(kind for _, kind in self.arguments)
         self.descriptors = sum(kind.descriptors for kind in self._kinds)
+        described = sum(kind.descriptor_size for kind in self._kinds)
         inline = sum(kind.largest for kind in self._kinds)
         if is_reply and not self.descriptors:
             self.head = _SUCCESS
         else:
             self.head = NDR if inline else b""
         self._least = len(self.head) + sum(kind.least for kind in self._kinds)
-        self.size = _wire.size_of(self.descriptors, len(self.head) + inline)
+        self.size = _wire.size_of(described, len(self.head) + inline)
 
     def pack(self, values: Sequence[Any]) -> tuple[list[Any], bytes]:
-        """Return the rights and the body of a message. Raises UsageError."""
-        rights: list[Any] = []
+        """Return the descriptors and the body of a message. Raises UsageError."""
+        descriptors: list[Any] = []
         body = bytearray(self.head)
         for (name, kind), value in zip(self.arguments, values, strict=True):
             try:
-                kind.pack(value, rights, body)
+                kind.pack(value, descriptors, body)
             except (UsageError, TypeError, ValueError) as error:
                 raise UsageError(f"{name}: {error}") from None
-        return rights, bytes(body)
+        return descriptors, bytes(body)
 
-    def unpack(self, rights: Sequence[Any], body: bytes) -> list[Any]:
-        """Return the values in a message's rights and body. Raises Fault; takes no ownership."""
-        if len(rights) != self.descriptors or len(body) < self._least:
+    def unpack(self, descriptors: Sequence[Any], body: bytes) -> list[Any]:
+        """Return the values in a message. Raises Fault; takes no ownership."""
+        if len(descriptors) != self.descriptors or len(body) < self._least:
             raise Fault(MigCode.BAD_ARGUMENTS)
         if self.head and body[_INT_REP] != NDR[_INT_REP]:
             raise Fault(MigCode.BAD_ARGUMENTS)
-        reader = Reader(rights, body, len(self.head))
+        reader = Reader(descriptors, body, len(self.head))
         values = [kind.unpack(reader) for kind in self._kinds]
         if not reader.at_end:
             raise Fault(MigCode.BAD_ARGUMENTS)
@@ -81,8 +82,8 @@ class Routine:
 
     def make_request(self, arguments: Sequence[Any]) -> Message:
         """Return the request message. Raises UsageError."""
-        rights, body = self.request.pack(arguments)
-        return Message(self.id, body, rights)
+        descriptors, body = self.request.pack(arguments)
+        return Message(self.id, body, descriptors=descriptors)
 
     def make_reply(self, result: Any) -> Message | None:
         """Return the reply message for what the routine returned. Raises UsageError."""
@@ -92,8 +93,8 @@ class Routine:
             result = (result,) if self.reply.arguments else ()
         elif not isinstance(result, tuple) or len(result) != len(self.reply.arguments):
             raise UsageError(f"{self.name} returns a tuple of {len(self.reply.arguments)}")
-        rights, body = self.reply.pack(result)
-        return Message(self.id + REPLY_OFFSET, body, rights)
+        descriptors, body = self.reply.pack(result)
+        return Message(self.id + REPLY_OFFSET, body, descriptors=descriptors)
 
     def read_reply(self, message: Message) -> Any:
         """Return the result in a reply, which owns its rights then.
@@ -107,7 +108,7 @@ class Routine:
         except BaseException:
             message.close()
             raise
-        message.rights = ()
+        message.descriptors = ()
         message.close()
         if self.many:
             return tuple(values)
@@ -117,12 +118,12 @@ class Routine:
         assert self.reply is not None
         if message.id != self.id + REPLY_OFFSET:
             raise MigError(MigCode.REPLY_MISMATCH, self.name)
-        if not message.rights and len(message.body) == _ERROR_SIZE:
+        if not message.descriptors and len(message.body) == _ERROR_SIZE:
             (code,) = _CODE.unpack_from(message.body, len(NDR))
             if code and (self.reply.descriptors or self.reply.head is _SUCCESS):
                 raise RoutineError(code, self.name)
         try:
-            values = self.reply.unpack(message.rights, message.body)
+            values = self.reply.unpack(message.descriptors, message.body)
         except Fault:
             raise MigError(MigCode.TYPE_ERROR, self.name, "The reply is malformed") from None
         if self.reply.head is _SUCCESS and message.body[len(NDR) : _ERROR_SIZE] != bytes(4):

@@ -1,8 +1,8 @@
 """How the arguments of a routine look on the wire, in MIG's format. Pure: bytes and objects.
 
 MIG packs structures to 4 bytes: each inline argument begins at a multiple of 4 and is padded to
-one. What varies in length takes no more room than it needs, and has its count before it. Rights
-travel as descriptors, which lie before all inline data, and leave nothing inline.
+one. What varies in length takes no more room than it needs, and has its count before it. Here are
+the inline ones; `_migdescriptors.py` has those that travel as descriptors.
 
 A `Kind` writes and reads one argument. What is wrong with a value to be sent is a UsageError that
 names no argument (the layout adds that); what is wrong with one that arrived is a `Fault`.
@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, dataclass_tra
 
 from .codes import MigCode
 from .errors import UsageError
-from .messages import ARRIVES_AS, Disposition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_COUNT = struct.Struct("=I")
+COUNT = struct.Struct("=I")
 _VARIABLE_STRING = struct.Struct("=II")  # an offset that MIG does not use, and the length
 
 
@@ -36,16 +35,21 @@ class Fault(Exception):  # noqa: N818 - a verdict on a peer's message
 
 
 class Reader:
-    """A message being read: its rights and its inline bytes, each from the front."""
+    """A message being read: its descriptors and its inline bytes, each from the front."""
 
-    def __init__(self, rights: Sequence[Any], body: bytes, at: int) -> None:
-        self._rights: Iterator[Any] = iter(rights)
+    def __init__(self, descriptors: Sequence[Any], body: bytes, at: int) -> None:
+        self._descriptors: Iterator[Any] = iter(descriptors)
         self._body = body
         self._at = at
 
-    def right(self) -> Any:
+    def descriptor(self) -> Any:
         """Return what the next descriptor brought."""
-        return next(self._rights)
+        return next(self._descriptors)
+
+    def count(self) -> int:
+        """Return the count of something whose length varies."""
+        count: int = COUNT.unpack(self.take(COUNT.size))[0]
+        return count
 
     def take(self, size: int) -> bytes:
         """Return so many inline bytes, and pass over their padding as well."""
@@ -64,6 +68,8 @@ class Kind:
     """How an argument travels: its `descriptors`, its `least` and `largest` size among the rest."""
 
     descriptors: int = 0
+    descriptor_type: str = ""  # in C
+    descriptor_size: int = 0  # of all of them
     least: int = 0
     largest: int = 0
     defs: str = ""  # MIG's name of the type, as in a .defs file
@@ -79,6 +85,10 @@ class Kind:
     def fields(self, name: str) -> list[str]:
         """Return the C declarations of the argument's fields among the inline data."""
         raise NotImplementedError
+
+    def or_none(self) -> Kind | None:
+        """Return the kind that takes None as well, if there is one."""
+        return None
 
 
 class Fixed(Kind):
@@ -159,7 +169,7 @@ class CString(Fixed):
 
     def __init__(self, size: int = 0, *, max: int = 0) -> None:  # noqa: A002 - as a user reads it
         self.variable: bool = bool(max)
-        self._is(_one_of(size, max), 1, _VARIABLE_STRING.size if max else 0)
+        self._is(one_of(size, max), 1, _VARIABLE_STRING.size if max else 0)
         self.defs: str = f"c_string[{'*:' if max else ''}{self.size}]"
 
     def encode(self, value: Any) -> bytes:
@@ -216,8 +226,8 @@ class Array(Fixed):
     def __init__(self, element: Any, count: int = 0, *, max: int = 0) -> None:  # noqa: A002
         self.element: Fixed = fixed(element)
         self.variable: bool = bool(max)
-        self.count: int = _one_of(count, max)
-        length = _COUNT.size if max else 0
+        self.count: int = one_of(count, max)
+        length = COUNT.size if max else 0
         self._is(self.count * self.element.size, self.element.align, length)
         self.defs: str = f"array[{'*:' if max else ''}{self.count}] of {self.element.defs}"
 
@@ -239,13 +249,13 @@ class Array(Fixed):
             return
         if len(value) > self.count:
             raise UsageError(f"up to {self.count} elements are wanted here, not {len(value)}")
-        body += _COUNT.pack(len(value)) + self._join(value)
+        body += COUNT.pack(len(value)) + self._join(value)
         body += bytes(-len(body) % 4)
 
     def unpack(self, reader: Reader) -> Any:
         if not self.variable:
             return self.decode(reader.take(self.size))
-        (count,) = _COUNT.unpack(reader.take(_COUNT.size))
+        count = reader.count()
         if count > self.count:
             raise Fault(MigCode.BAD_ARGUMENTS)
         return self.decode(reader.take(count * self.element.size))
@@ -269,71 +279,6 @@ class Bytes(Array):
 
     def _join(self, value: Any) -> bytes:
         return bytes(value)
-
-
-class Port(Kind):
-    """A port right; `disposition` says what becomes of the sender's, None leaves that to the call.
-
-    A value to be sent is a right, or for None also a pair of right and disposition. `null`: None
-    may be sent and may arrive, as a right does whose port has died; else it is refused.
-    """
-
-    descriptors = 1
-
-    def __init__(self, disposition: Disposition | None, *, null: bool = False) -> None:
-        self.disposition = disposition
-        self.null = null
-        self._kind = None if disposition is None else ARRIVES_AS[_arrival(disposition)]
-        word = "poly" if disposition is None else disposition.name.lower()
-        self.defs = f"mach_port_{word}_t"
-
-    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:  # noqa: ARG002
-        if value is None and not self.null:
-            raise UsageError("a right is wanted here, not None")
-        rights.append(value if self.disposition is None else (value, self.disposition))
-
-    def unpack(self, reader: Reader) -> Any:
-        return self.check(reader.right())
-
-    def check(self, right: Any) -> Any:
-        """Return the right if it is one that fits. Raises Fault."""
-        kind = getattr(right, "kind", None)
-        if right is None:
-            if not self.null:
-                raise Fault(MigCode.TYPE_ERROR)
-        elif kind not in ARRIVES_AS.values() or self._kind not in (None, kind):
-            raise Fault(MigCode.TYPE_ERROR)
-        return right
-
-    def fields(self, name: str) -> list[str]:  # noqa: ARG002
-        return []
-
-
-class Rights(Kind):
-    """So many rights of one kind, each with a descriptor of its own: `Rights(CopySend, 3)`.
-
-    MIG: array[3] of mach_port_copy_send_t.
-    """
-
-    def __init__(self, element: Any, count: int) -> None:
-        port = kind_of(element)
-        if not isinstance(port, Port):
-            raise TypeError(f"{element!r} is not a kind of right")
-        self.port = port
-        self.descriptors = count
-        self.defs: str = f"array[{count}] of {port.defs}"
-
-    def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
-        if len(value) != self.descriptors:
-            raise UsageError(f"{self.descriptors} rights are wanted here, not {len(value)}")
-        for one in value:
-            self.port.pack(one, rights, body)
-
-    def unpack(self, reader: Reader) -> Any:
-        return [self.port.unpack(reader) for _ in range(self.descriptors)]
-
-    def fields(self, name: str) -> list[str]:  # noqa: ARG002
-        return []
 
 
 @dataclass_transform(frozen_default=True)
@@ -409,8 +354,8 @@ def kind_of(annotation: Any) -> Kind:
                 return extra
     if typing.get_origin(annotation) in (Union, types.UnionType):
         members = [one for one in typing.get_args(annotation) if one is not type(None)]
-        if len(members) == 1 and isinstance(port := kind_of(members[0]), Port):
-            return Port(port.disposition, null=True)
+        if len(members) == 1 and (kind := kind_of(members[0]).or_none()) is not None:
+            return kind
     if isinstance(annotation, type) and issubclass(annotation, Struct):
         return annotation.wire_kind()
     raise TypeError(f"{annotation!r} is no type of machio.mig, so it does not say how to travel")
@@ -434,14 +379,8 @@ def structs_in(kind: Kind) -> Iterator[_StructKind]:
         yield kind
 
 
-def _arrival(disposition: Disposition) -> int:
-    if disposition is Disposition.MOVE_RECEIVE:
-        return disposition
-    once = disposition in (Disposition.MOVE_SEND_ONCE, Disposition.MAKE_SEND_ONCE)
-    return Disposition.MOVE_SEND_ONCE if once else Disposition.MOVE_SEND
-
-
-def _one_of(size: int, maximum: int) -> int:
+def one_of(size: int, maximum: int) -> int:
+    """Return the one of them that is given. Raises TypeError unless exactly one is."""
     if (size > 0) == (maximum > 0):
         raise TypeError("give a positive size, or a positive max=")
     return size or maximum

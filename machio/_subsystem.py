@@ -138,7 +138,7 @@ class Subsystem:
         if found is None:
             return make_error(request.id, MigCode.BAD_ID)
         try:
-            arguments = found.request.unpack(request.rights, request.body)
+            arguments = found.request.unpack(request.descriptors, request.body)
             result = await getattr(self, found.name)(*arguments)
         except Fault as fault:
             code: int = fault.code
@@ -147,7 +147,7 @@ class Subsystem:
         except RoutineError as error:
             code = error.number
         else:
-            request.rights = ()
+            request.descriptors = ()
             return found.make_reply(result)
         return None if found.reply is None else make_error(request.id, code)
 

@@ -86,6 +86,8 @@ def parse(message: Message) -> tuple[RequestId, bytes] | None:
         return None
     if len(message.rights) not in RIGHTS.get(request, (0,)) or len(message.body) != REQUEST.size:
         return None
+    if len(message.rights) != len(message.descriptors):
+        return None
     field = REQUEST.unpack(message.body)[1]
     name, end, _ = field.partition(b"\0")
     if not end or (not name and request is not RequestId.LIST):

@@ -59,6 +59,10 @@ class RightClosedError(UsageError, anyio.ClosedResourceError):
     """The object holds no right: closed, given away, released, or inherited through a fork."""
 
 
+class MemoryClosedError(UsageError, anyio.ClosedResourceError):
+    """The Memory holds no pages: closed, given away, or released."""
+
+
 class MachError(MachioError):
     """A Mach call returned a code other than success.
 

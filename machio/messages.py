@@ -1,4 +1,4 @@
-"""Messages: an id, bytes, rights, a reply right, and on arrival the sender that the system attests.
+"""Messages: an id, bytes, rights, memory, a reply right, and who sent it, as the system attests.
 
 To send, say what the message is made of; rights in it are given away when it is sent::
 
@@ -7,6 +7,12 @@ To send, say what the message is made of; rights in it are given away when it is
 A right without a disposition *moves*: the Python object is emptied. A `ReceiveRight` as the reply
 makes a send-once right and stays (MACH_MSG_TYPE_MAKE_SEND_ONCE). What arrives has the rights as new
 objects, which the receiver owns; close what is not taken, one by one or all with `Message.close`.
+
+What is too large for the body travels beside it::
+
+    Message(8, b"640x480", memory=[frame])                   # a machio.Memory: moves
+    Message(8, b"640x480", memory=[bytes_or_array])          # copied, whatever has a buffer
+    Message(9, descriptors=[memory, right, RightArray([right, right])])  # in this order
 """
 
 from __future__ import annotations
@@ -16,10 +22,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from . import _wire
 from .codes import CEnum
+from .errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+
+    from typing_extensions import Buffer
 
     from ._right import Right
 
@@ -64,6 +73,63 @@ ARRIVES_AS: dict[int, PortRightType] = {
 }
 
 Carried: TypeAlias = "Right | tuple[Right | None, Disposition] | None"
+
+MEMORY_MAX = 0xFFFF_FFFF  # what the size of a descriptor can say
+
+
+class Payload:
+    """What an out-of-line descriptor carries: a `Memory`, a `RightArray`, bytes to be copied."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Give up what the object holds; idempotent."""
+        raise NotImplementedError
+
+
+class Copied(Payload):
+    """A buffer of somebody else's, to be copied when it is sent; `Message` makes it of those."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, buffer: Any) -> None:
+        self.view: memoryview = memoryview(buffer)
+
+    def __len__(self) -> int:
+        return self.view.nbytes
+
+    def close(self) -> None:
+        """Let go of the buffer."""
+        self.view.release()
+
+
+class RightArray(Payload):
+    """Any number of rights of one kind in one descriptor (MACH_MSG_OOL_PORTS_DESCRIPTOR).
+
+    Without a disposition they move; None is a null right. On arrival `rights` are owned, and the
+    disposition says of what kind they are.
+    """
+
+    __slots__ = ("disposition", "rights")
+
+    def __init__(
+        self, rights: Iterable[Right | None], disposition: Disposition | None = None
+    ) -> None:
+        # `Any`: see `Message.rights`.
+        self.rights: tuple[Any, ...] = tuple(rights)
+        if disposition is None:
+            kinds = (one.dispositions[0] for one in self.rights if one is not None)
+            disposition = next(kinds, Disposition.MOVE_SEND)
+        self.disposition: Disposition = disposition
+
+    def close(self) -> None:
+        """Close every right that is still in the array; idempotent."""
+        for right in self.rights:
+            if right is not None:
+                right.close()
+
+    def __repr__(self) -> str:
+        return f"RightArray({list(self.rights)}, {self.disposition})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +183,16 @@ class Message:
 
     id: msgh_id, a signed 32-bit number. body: bytes; on the wire padded with zeros to a multiple
     of 4, and received so. rights: on arrival a tuple of owned rights, with None for one that was
-    null or whose port died on the way. reply: on arrival a SendRight or SendOnceRight, or None.
-    port: on arrival the name of the port it was sent to, which a set's receiver wants to know.
+    null or whose port died on the way. memory: `Memory`, which moves, and buffers, which are
+    copied when the message is sent; on arrival a tuple of owned `Memory`. reply: on arrival a
+    SendRight or SendOnceRight, or None. port: on arrival the name of the port it was sent to,
+    which a set's receiver wants to know.
+
+    descriptors: rights, memory and `RightArray` in their order, instead of rights and memory, which
+    are parts of it. Whoever takes rights or memory out of a message assigns what is left.
     """
 
-    __slots__ = ("_trailer", "body", "id", "port", "reply", "rights")
+    __slots__ = ("_trailer", "body", "descriptors", "id", "port", "reply")
 
     def __init__(
         self,
@@ -130,13 +201,21 @@ class Message:
         rights: Iterable[Carried] = (),
         reply: Carried = None,
         *,
+        memory: Iterable[Buffer] = (),
+        descriptors: Iterable[Carried | Payload | Buffer] = (),
         port: int = _wire.NAME_NULL,
         trailer: bytes = b"",
     ) -> None:
         self.id: int = id
         self.body: bytes = bytes(body)
         # What a received message holds is rights; `Any` spares the receiver an isinstance of each.
-        self.rights: tuple[Any, ...] = tuple(rights)
+        self.descriptors: tuple[Any, ...] = tuple(rights)
+        if memory:
+            self.descriptors += tuple(map(payload, memory))
+        if descriptors:
+            if self.descriptors:
+                raise UsageError("a message has either descriptors=, or rights= and memory=")
+            self.descriptors = tuple(map(_carried, descriptors))
         self.reply: Any = reply
         self.port: int = port
         self._trailer = trailer
@@ -145,9 +224,32 @@ class Message:
         parts = [f"id={self.id}", f"body={len(self.body)} bytes"]
         if self.rights:
             parts.append(f"rights={list(self.rights)}")
+        if len(self.rights) < len(self.descriptors):
+            parts.append(f"out of line={[one for one in self.descriptors if _is_payload(one)]}")
         if self.reply is not None:
             parts.append(f"reply={self.reply}")
         return f"<Message {' '.join(parts)}>"
+
+    @property
+    def rights(self) -> tuple[Any, ...]:
+        """The rights among the descriptors, those in arrays excepted; may be assigned."""
+        if not self.descriptors:
+            return ()
+        return tuple(one for one in self.descriptors if not _is_payload(one))
+
+    @rights.setter
+    def rights(self, rights: Iterable[Carried]) -> None:
+        self.descriptors = (*rights, *filter(_is_payload, self.descriptors))
+
+    @property
+    def memory(self) -> tuple[Any, ...]:
+        """The memory among the descriptors; may be assigned."""
+        return tuple(one for one in self.descriptors if is_memory(one))
+
+    @memory.setter
+    def memory(self, memory: Iterable[Buffer]) -> None:
+        others = (one for one in self.descriptors if not is_memory(one))
+        self.descriptors = (*others, *map(payload, memory))
 
     @property
     def sender(self) -> Sender | None:
@@ -168,8 +270,8 @@ class Message:
         return _wire.is_from_kernel(self._trailer)
 
     def close(self) -> None:
-        """Close every right that is still in the message; idempotent."""
-        for carried in (*self.rights, self.reply):
+        """Close every right and all memory that is still in the message; idempotent."""
+        for carried in (*self.descriptors, self.reply):
             right = carried[0] if isinstance(carried, tuple) else carried
             if right is not None:
                 right.close()
@@ -184,3 +286,29 @@ class Message:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_payload(carried: Any) -> bool:
+    return isinstance(carried, Payload)
+
+
+def is_memory(carried: Any) -> bool:
+    """Tell whether a descriptor carries memory: a Memory, or bytes to be copied."""
+    return isinstance(carried, Payload) and not isinstance(carried, RightArray)
+
+
+def payload(memory: Any) -> Payload:
+    """Return a Memory, or what has a buffer as something to be copied. Raises UsageError."""
+    if isinstance(memory, Payload):
+        return memory
+    try:
+        return Copied(memory)
+    except TypeError:
+        raise UsageError(f"{memory!r} is neither a Memory nor has it a buffer to copy") from None
+
+
+def _carried(one: Any) -> Any:
+    """Return what a descriptor may carry: a buffer is wrapped, and all else is as it was."""
+    if one is None or isinstance(one, (tuple, Payload)) or hasattr(one, "dispositions"):
+        return one
+    return payload(one)

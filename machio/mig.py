@@ -20,21 +20,23 @@ The other side may as well be C made by Apple's MIG: `defs` prints the .defs fil
 
 Types: `int8` to `uint64`, `float32`, `float64`, `boolean`; `Annotated[..., mig.CString(128)]`, and
 in the same way `CString(max=128)`, `Array(mig.int32, 4)`, `Array(mig.int32, max=4)`, `Bytes(16)`,
-`Bytes(max=4096)`, `Rights(mig.CopySend, 2)`; a class derived from `Struct`; and for rights
-`MoveSend`, `CopySend`, `MakeSend`, `MoveSendOnce`, `MakeSendOnce`, `MoveReceive`, `Poly`, with
-`| None` where a null or dead right is welcome. Several results are a `tuple[...]`.
+`Bytes(max=4096)`; a class derived from `Struct`; and for rights `MoveSend`, `CopySend`, `MakeSend`,
+`MoveSendOnce`, `MakeSendOnce`, `MoveReceive`, `Poly`, with `| None` where a null or dead right is
+welcome, and `Rights(mig.CopySend, 2)`. What is large goes out of line: `OutOfLine()` brings a
+`Memory`, `Rights(mig.CopySend, max=1000)` a list. Several results are a `tuple[...]`.
 
-Who owns a right: the client gives it as the type says once the request is sent. On the server the
-routine owns what arrives if it returns, and what it returns goes to the client; if it raises, all
-is closed.
+Who owns a right or memory: the client gives it as the type says once the request is sent. On the
+server the routine owns what arrives if it returns, and what it returns goes to the client; if it
+raises, all is closed.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
+from ._migdescriptors import OutOfLine, Port, Rights
 from ._migdocs import c_header, defs
-from ._migtypes import Array, Boolean, Bytes, CString, Kind, Number, Port, Rights, Struct
+from ._migtypes import Array, Boolean, Bytes, CString, Kind, Number, Struct
 from ._subsystem import Subsystem, routine, simpleroutine
 from .errors import RoutineError
 from .messages import Disposition
@@ -73,6 +75,7 @@ __all__ = [
     "MoveReceive",
     "MoveSend",
     "MoveSendOnce",
+    "OutOfLine",
     "Poly",
     "Rights",
     "RoutineError",

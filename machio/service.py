@@ -39,7 +39,7 @@ from ._miglayout import make_error
 from ._subsystem import Subsystem
 from .codes import KernCode, MigCode, ReceiveCode, split
 from .errors import BadMessageError, KernError, MachioError, ReceiveError, RoutineError, UsageError
-from .messages import Message, NotificationId, Sender
+from .messages import Message, NotificationId, RightArray, Sender, is_memory
 from .ports import PortSet, SendOnceRight
 
 if TYPE_CHECKING:
@@ -360,7 +360,14 @@ def _send(request: Message, answer: Message) -> None:
 
 
 def _close_moving(answer: Message) -> None:
-    for carried in answer.rights:
-        right, disposition = carried if isinstance(carried, tuple) else (carried, None)
-        if right is not None and disposition in (None, right.dispositions[0]):
-            right.close()
+    for carried in answer.descriptors:
+        if is_memory(carried):
+            carried.close()
+            continue
+        if isinstance(carried, RightArray):
+            pairs = [(right, carried.disposition) for right in carried.rights]
+        else:
+            pairs = [carried if isinstance(carried, tuple) else (carried, None)]
+        for right, disposition in pairs:
+            if right is not None and disposition in (None, right.dispositions[0]):
+                right.close()

@@ -147,7 +147,7 @@ def received(incoming: _wire.Incoming) -> None:
                 name,
                 incoming.local,
                 incoming.body,
-                len(incoming.rights),
+                incoming.rights,
                 incoming.remote != _wire.NAME_NULL,
                 sender_of(incoming.trailer),
             )

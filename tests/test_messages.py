@@ -30,8 +30,7 @@ def test_a_complex_message_by_offset():
     assert struct.unpack_from("=I", view, 0) == (0x80000013,)
     assert struct.unpack_from("=i", view, 20) == (-2,)
     assert struct.unpack_from("=I", view, 24) == (2,)
-    for index, (name, disposition) in enumerate([(0x303, 16), (0x403, 20)]):
-        at = _wire.descriptor_at(index)
+    for at, name, disposition in [(28, 0x303, 16), (40, 0x403, 20)]:
         assert struct.unpack_from("=I", view, at) == (name,)
         assert view[at + 10] == disposition
         assert view[at + 11] == 0
@@ -52,9 +51,10 @@ def test_the_checked_in_message_is_crashpads():
 def test_what_is_packed_is_unpacked(message_id, body, carried, reply):
     view = packed((0x103, 17), message_id, body, carried, (reply, 18))
     incoming = _wire.unpack(view)
-    assert len(view) == _wire.size_of(len(carried), len(body))
+    assert len(view) == _wire.size_of(12 * len(carried), len(body))
     assert incoming.id == message_id
-    assert incoming.rights == tuple(carried)
+    assert incoming.descriptors == tuple(carried)
+    assert incoming.rights == len(carried)
     assert incoming.local == reply
     assert incoming.body == body + bytes(-len(body) % 4)
     assert incoming.trailer == b""
@@ -71,7 +71,7 @@ def test_any_bytes_are_a_message_or_malformed(data):
 
 @pytest.mark.parametrize(
     ("count", "kind", "size"),
-    [(5, 0, 56), (1, 1, 56), (0xFFFFFFFF, 0, 56), (1, 0, 24), (1, 0, 57), (1, 0, 20)],
+    [(5, 0, 56), (1, 4, 56), (1, 1, 40), (0xFFFFFFFF, 0, 56), (1, 0, 24), (1, 0, 57), (1, 0, 20)],
 )
 def test_lies_about_descriptors_are_malformed(count, kind, size):
     view = packed((0x103, 17), 1, bytes(16), rights=[(0x203, 17)])
