@@ -73,7 +73,14 @@ OTHERS = {
 }
 CHILDREN = ["child.py", "once_child.py", "reverse_child.py", "task_child.py"]
 # Run by test_service_examples.py.
-SERVICES = ["calculator.py", "echo_client.py", "echo_service.py", "handover.py"]
+SERVICES = [
+    "calculator.py",
+    "camera.py",
+    "camera_viewer.py",
+    "echo_client.py",
+    "echo_service.py",
+    "handover.py",
+]
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import weakref
 from pathlib import Path
 
 import pytest
-from common import leaked_fds, open_fds, pack_message
+from common import LOOPS, leaked_fds, open_fds, pack_message
 
+import machio
 from machio import (
     BadMessageError,
     Disposition,
@@ -532,7 +533,7 @@ def test_a_guarded_right_destroys_the_memory_beside_it(pair):
 
 
 @pytest.mark.skipif(not LINUX, reason="forks")
-def test_a_forked_child_has_a_view_of_its_own(pair):
+def test_a_forked_child_has_a_view_of_its_own():
     with filled(PAGE) as memory:
         pid = os.fork()
         if pid == 0:
@@ -542,3 +543,49 @@ def test_a_forked_child_has_a_view_of_its_own(pair):
             os._exit(0 if ok else 1)
         assert os.waitpid(pid, 0)[1] == 0
         assert memory.view[0] == 1
+
+
+SENDER = """
+import asyncio, sys
+import machio
+
+async def main():
+    with await machio.parent.serve(machio.PortRightType.SEND) as send:
+        before = machio.Memory(10)
+        for number in range(1, 21):
+            memory = machio.Memory(1 << 20)
+            with memory.view as view:
+                view[:] = bytes([number]) * len(view)
+            await send.send(machio.Message(number, memory=[memory]))
+            assert memory.closed
+        before.close()
+
+sys.path.insert(0, sys.argv[1])
+from common import LOOPS
+with asyncio.Runner(loop_factory=LOOPS[sys.argv[2]]) as runner:
+    runner.run(main())
+"""
+
+
+def test_frames_from_another_process(loop_name):
+    async def main():
+        tests = str(Path(__file__).parent)
+        command = [sys.executable, "-W", "error", "-c", SENDER, tests, loop_name]
+        with ReceiveRight.allocate(queue_limit=2) as port:
+            async with machio.spawn(command) as child:
+                with port.make_send() as send:
+                    await child.give(send)
+                fds = len(open_fds())
+                for number in range(1, 21):
+                    with await port.receive(30) as message:
+                        assert message.sender.pid == child.process.pid
+                        (memory,) = message.memory
+                        assert bytes(memory) == bytes([number]) * (1 << 20)
+                        memory.view[0] = 0
+                        assert len(open_fds()) == fds
+                        assert len(mapped()) == 1
+                    assert mapped() == []
+                assert await child.wait() == 0
+
+    with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
+        runner.run(main())

@@ -81,6 +81,16 @@ def test_echo(env):
     assert service.returncode == 0
 
 
+def test_camera(env):
+    with running([*PYTHON, str(EXAMPLES / "camera.py")], env) as camera:
+        for first in (1, 4):
+            assert run(EXAMPLES / "camera_viewer.py", env).splitlines() == [
+                f"frame {number}: 8294400 bytes, in the middle ({number}, 28, 0, 255)"
+                for number in range(first, first + 3)
+            ]
+    assert camera.returncode == 0
+
+
 def test_calculator_in_python(env):
     assert_in_order(
         [*FROM_PYTHON, "noted 'a client in Python'"], run(EXAMPLES / "calculator.py", env)
