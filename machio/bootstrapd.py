@@ -304,8 +304,8 @@ class Server:
         right = message.rights[0]
         if right is None:
             return BootstrapCode.NO_MEMORY  # it died on the way
-        if not isinstance(right, SendRight):
-            return MigCode.TYPE_ERROR
+        if not isinstance(right, SendRight) or right.name == self._port.name:
+            return MigCode.TYPE_ERROR  # a name of the server's own port would never end
         if what is not RequestId.CREATE_SERVICE:
             code = self.registry.add(name, right, pid, what)
         elif _is_task(right, pid):

@@ -22,7 +22,7 @@ import pytest
 from machio import bootstrapd
 from machio._registry import Registry, RequestId
 from machio.bootstrapd import NDR, REQUEST, parse
-from machio.codes import BootstrapCode
+from machio.codes import BootstrapCode, MigCode
 from machio.messages import Disposition, Message
 from machio.ports import ReceiveRight
 
@@ -70,6 +70,9 @@ def do(command, name):
                 server.send_blocking(Message(11005, body, [right], port), 10)
             with port.receive_blocking(10) as reply:
                 return "believed" if reply.rights else "refused"
+    elif command == "own":  # the server's port, under a name
+        with bootstrap.port() as server:
+            bootstrap.register_blocking(name, server)
     elif command == "return":  # a receive right that the server never gave away
         with ReceiveRight.allocate() as port, port.make_send() as right, bootstrap.port() as server:
             server.send_blocking(Message(69, b"", [port]), 10)
@@ -237,6 +240,13 @@ def test_codes(task):
     assert owner.do("register", "other") == ACTIVE
     assert client.do("register", "other") == NOT_PRIVILEGED
     assert client.do("up", "other") == "found"
+
+
+def test_the_servers_own_port_gets_no_name(task):
+    """It would never end, and so neither would the server."""
+    owner = task()
+    assert owner.do("own") == str(int(MigCode.TYPE_ERROR))
+    assert owner.do("up") == UNKNOWN
 
 
 def test_names_have_at_most_127_bytes(task, env):

@@ -28,7 +28,7 @@ def forbid(number):
 
 with bootstrap.port() as server, machio.ReceiveRight.allocate() as port:
     if number := int(sys.argv[1]):
-        bootstrap.register_blocking("before", server)  # the server is reached
+        server.send_blocking(machio.Message(0), 10)  # now the server is connected to
         forbid(number)
     try:
         for _ in range(2):
