@@ -142,6 +142,7 @@ class TestWhatArrives:
             wrong_kind = RightArray([ReceiveRight.allocate()], Disposition.MOVE_RECEIVE)
             four = RightArray([other] * 4, Disposition.MOVE_SEND)
             null = RightArray([None], Disposition.MOVE_SEND)
+            empty = RightArray([], Disposition.MOVE_RECEIVE)
             bad, odd = MigCode.BAD_ARGUMENTS, MigCode.TYPE_ERROR
             for descriptors, counts, code in [
                 ((memory, send), (), bad),
@@ -155,6 +156,7 @@ class TestWhatArrives:
                 ((memory, rights, rights), (), odd),
                 ((memory, send, wrong_kind), (), odd),
                 ((memory, send, null), (), odd),
+                ((memory, send, empty), (1, 1, 0, 1), odd),
                 ((memory, send, rights), (1, 0, 1, 1), odd),
                 ((memory, send, rights), (1, 2, 1, 1), odd),
                 ((memory, send, rights), (1, 0xFFFFFFFF, 1, 1), odd),
@@ -221,3 +223,29 @@ class TestOverTheWire:
     async def test_a_failed_routine_keeps_no_memory(self, client):
         with pytest.raises(machio.RoutineError):
             await client.fails(Memory(10))
+
+    async def test_memory_that_nobody_waits_for_any_more_is_freed(self):
+        asked, gone = asyncio.Event(), asyncio.Event()
+        made = []
+
+        class Slow(Store):
+            async def fails(self, data):
+                data.close()
+                asked.set()
+                await gone.wait()
+                made.append(Memory(10))
+                return made[0]
+
+        async with machio.Service(port := ReceiveRight.allocate()) as service:
+            service.add(Slow())
+            serving = asyncio.ensure_future(service.serve())
+            with port.make_send() as send:
+                calling = asyncio.ensure_future(Slow.client(send).fails(b""))
+                await asked.wait()
+                calling.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await calling
+                gone.set()
+            service.stop()
+            await serving
+        assert made[0].closed
