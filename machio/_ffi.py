@@ -70,17 +70,12 @@ def return_buffer(buffer: Buffer) -> None:
 
 # A fork makes the child a new task with an empty name space. Whoever holds a name remembers the
 # number of the space it belongs to, and neither uses nor releases it in another.
-_space = 0
-
-
-def space() -> int:
-    """Return the number of this task's name space; a forked child has another one."""
-    return _space
+space = 0
 
 
 def _begin_new_space() -> None:
-    global _space
-    _space += 1
+    global space
+    space += 1
 
 
 os.register_at_fork(after_in_child=_begin_new_space)

@@ -36,7 +36,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._space = _ffi.space()
+        self._space = _ffi.space
         self._users = 0
         self._shut = self._closed = False
         self._serving, self._checking_in = anyio.Lock(), anyio.Lock()
@@ -75,7 +75,7 @@ class Link:
     def _use(self) -> Iterator[int]:
         if self._closed:
             raise UsageError("the child's block was left: there are no more handshakes with it")
-        if self._space != _ffi.space():
+        if self._space != _ffi.space:
             raise UsageError("a forked process has no part in the handshakes of the one before")
         self._users += 1
         try:

@@ -200,7 +200,7 @@ class Adapter:
         self._serials = itertools.count(1)
         self._watches: dict[int, Watch] = {}
         self._at_close: list[Callable[[], None]] = []
-        self.space: int = _ffi.space()
+        self.space: int = _ffi.space
         self.closed: bool = False
         self.mailbox: Any = None  # the notify port; _requests.py keeps it here
         self.reply_ports: Any = None  # the idle ones; ports.py keeps them here
@@ -260,7 +260,7 @@ class Adapter:
 
     def usable(self) -> bool:
         """Tell whether the kqueue is open and this is the process that made it."""
-        return not self.closed and self.space == _ffi.space()
+        return not self.closed and self.space == _ffi.space
 
     def alive(self) -> bool:
         """Tell whether the adapter is usable and its loop not closed."""
@@ -277,7 +277,7 @@ class Adapter:
             call()
             return
         loop = self._loop()
-        if loop is not None and self.space == _ffi.space():
+        if loop is not None and self.space == _ffi.space:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(call)
 
@@ -301,7 +301,7 @@ class Adapter:
         """Close the kqueue; whoever waits attempts again, and fails. Idempotent."""
         if self.closed:
             return
-        if self.space != _ffi.space():
+        if self.space != _ffi.space:
             # The fd number may be another file's by now, and the loop's selector is the parent's.
             self.closed = True
             self.kqueue.fd = -1

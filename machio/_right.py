@@ -38,7 +38,7 @@ class Right:
         if name in (_wire.NAME_NULL, _wire.NAME_DEAD):
             raise ValueError(f"{name:#x} is not the name of a right")
         self._name = self._first_name = name
-        self._space = _ffi.space()
+        self._space = _ffi.space
 
     @classmethod
     def from_name(cls, name: int) -> Self:
@@ -59,14 +59,14 @@ class Right:
     @property
     def name(self) -> int:
         """The right's name in this task. Raises RightClosedError if the object holds none."""
-        if not self._name or self._space != _ffi.space():
+        if not self._name or self._space != _ffi.space:
             raise RightClosedError(f"this {type(self).__name__} holds no right any more")
         return self._name
 
     @property
     def closed(self) -> bool:
         """True once the right was closed, given away, released, or left behind by a fork."""
-        return not self._name or self._space != _ffi.space()
+        return not self._name or self._space != _ffi.space
 
     def release(self) -> int:
         """Empty the object and return the name, which now belongs to the caller.
@@ -83,7 +83,7 @@ class Right:
         if not self.closed:
             raise ValueError(f"{self!r} holds a right already")
         self._name = name
-        self._space = _ffi.space()
+        self._space = _ffi.space
 
     def close(self) -> None:
         """Give the right up. Idempotent; does nothing in a forked child."""
