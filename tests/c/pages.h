@@ -67,11 +67,6 @@ __attribute__((unused)) static void free_pages(void *address, size_t n) {
     CHECK_EQ(vm_deallocate(SELF, (vm_address_t)address, n * vm_page_size), KERN_SUCCESS);
 }
 
-__attribute__((unused)) static bool is_mapped(const void *address) {
-    return msync((void *)(uintptr_t)mach_vm_trunc_page((uintptr_t)address), vm_page_size,
-                 MS_ASYNC) == 0;
-}
-
 __attribute__((unused)) static void fill(uint8_t *bytes, size_t size, unsigned seed) {
     for (size_t i = 0; i < size; i++)
         bytes[i] = (uint8_t)(seed + i * 7 + (i >> 12));

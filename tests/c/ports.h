@@ -12,6 +12,7 @@
 #include "check.h"
 
 #include <mach/mach.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 
@@ -90,6 +91,12 @@ __attribute__((unused)) static void receive_from(mach_port_t name, mach_port_t m
 __attribute__((unused)) static void check_empty(mach_port_t name) {
     struct message message;
     CHECK_EQ(receive(name, &message, 0), MACH_RCV_TIMED_OUT);
+}
+
+__attribute__((unused)) static bool is_mapped(const void *address) {
+    unsigned char resident; /* valgrind lets this question about any address pass */
+    return mincore((void *)(uintptr_t)mach_vm_trunc_page((uintptr_t)address), vm_page_size,
+                   &resident) == 0;
 }
 
 #endif
