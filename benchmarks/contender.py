@@ -13,13 +13,26 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from time import perf_counter_ns as now
-from typing import Any
+from typing import Any, ClassVar
 
 SIZE = 64  # bytes of a message
 BYTES = bytes(range(SIZE))
+PAYLOAD = 64 << 20  # bytes of a large one
+PAGE = 4096
 Trips = Iterator[object]
 
-__all__ = ["BYTES", "SIZE", "Contender", "Missing", "Trips", "now", "pair"]
+__all__ = [
+    "BYTES",
+    "PAGE",
+    "PAYLOAD",
+    "SIZE",
+    "Contender",
+    "Missing",
+    "Trips",
+    "now",
+    "pair",
+    "payload",
+]
 
 
 class Missing(Exception):  # noqa: N818 - not an error: the table says so
@@ -28,6 +41,8 @@ class Missing(Exception):  # noqa: N818 - not an error: the table says so
 
 class Contender:
     """Two ends of a connection; `first` and `second` are what the processes get of it."""
+
+    warm_up: ClassVar[int] = 300  # trips that do not count
 
     def prepare(self) -> tuple[Any, int]:
         """Return the first process's part, and the descriptor that the second inherits."""
@@ -48,6 +63,11 @@ class Contender:
     async def pour(self, second: int, count: int) -> None:
         """Send `count` messages as fast as it goes."""
         raise NotImplementedError
+
+
+def payload() -> bytes:
+    """Return a large message."""
+    return bytes(range(256)) * (PAYLOAD // 256)
 
 
 def pair(kind: socket.SocketKind = socket.SOCK_STREAM) -> tuple[socket.socket, int]:

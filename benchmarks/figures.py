@@ -17,6 +17,8 @@ Run = dict[str, float]  # "median", "p99", "cpu": nanoseconds; or "missing": why
 NAMES = {
     "floors.Floor": "bare add_reader",
     "floors.Callbacks": "bare add_reader, no await",
+    "floors.Copy": "one memcpy",
+    "floors.FreshCopy": "one memcpy into fresh memory",
     "floors.SendFds": "socket.send_fds, 2 fds",
     "floors.SendThreeFds": "socket.send_fds, 3 fds",
     "ours.Machio": "machio",
@@ -28,7 +30,10 @@ NAMES = {
     "ours.Idle100": "machio, 100 ports awaited",
     "ours.Idle10000": "machio, 10,000 ports awaited",
     "ours.LookUp": "machio, bootstrap look-up",
+    "ours.Payload": "machio.Memory",
     "peers.Streams": "streams",
+    "peers.StreamsPayload": "streams",
+    "peers.PipePayload": "multiprocessing.Pipe (blocks)",
     "peers.AnyioStreams": "anyio streams",
     "peers.Pipe": "multiprocessing.Pipe (blocks)",
     "peers.ZeroMq": "pyzmq asyncio, ipc",
@@ -68,9 +73,11 @@ def _output(command: list[str], pinned: bool) -> str:
     return done.stdout
 
 
-def _worker(job: str, loop: str, count: int = 2000) -> Callable[[str, bool, bool], Run]:
+def _worker(
+    job: str, loop: str, count: int = 2000, least: int = 200
+) -> Callable[[str, bool, bool], Run]:
     def run(contender: str, pinned: bool, quick: bool) -> Run:
-        trips = str(max(count // 5, 200) if quick else count)
+        trips = str(max(count // 5, least) if quick else count)
         command = [sys.executable, "worker.py", job, contender, loop, trips]
         result: Run = json.loads(_output(command, pinned))
         return result
@@ -166,6 +173,23 @@ FIGURES = [
         _worker("ask", "asyncio"),
         [("ours.Idle100", "ours.Idle", 1.1), ("ours.Idle10000", "ours.Idle", 1.1)],
         pinned=(True,),
+    ),
+    Figure(
+        "64 MiB, filled and read",
+        "floors.Copy",
+        [
+            "floors.Copy",
+            "floors.FreshCopy",
+            "ours.Payload",
+            "peers.StreamsPayload",
+            "peers.PipePayload",
+        ],
+        _worker("ask", "asyncio", 10, 5),
+        [
+            ("ours.Payload", "floors.Copy", 1.3),
+            ("ours.Payload", "peers.StreamsPayload", 0.33),
+            ("ours.Payload", "peers.PipePayload", 0.33),
+        ],
     ),
     Figure(
         "look-up",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from contender import BYTES, Contender, Trips, now, pair
+from contender import BYTES, PAYLOAD, Contender, Trips, now, pair, payload
 
 
 class Awaited:
@@ -172,3 +172,39 @@ class SendThreeFds(SendFds):
     """The same with as many as a receive right has."""
 
     fds = 3
+
+
+class Copy(Contender):
+    """One memcpy of a large message, into memory that is there already. Nothing is sent."""
+
+    warm_up = 3
+
+    def prepare(self) -> tuple[Any, int]:
+        return pair()
+
+    async def ask(self, first: Any, trips: Trips) -> list[int]:
+        source, target = payload(), memoryview(bytearray(PAYLOAD))
+        times = []
+        for _ in trips:
+            start = now()
+            target[:] = source
+            times.append(now() - start)
+        first.close()
+        return times
+
+    async def echo(self, second: int, count: int) -> None:  # noqa: ARG002
+        os.close(second)
+
+
+class FreshCopy(Copy):
+    """The same into memory that the kernel gives page by page, as it must before any is sent."""
+
+    async def ask(self, first: Any, trips: Trips) -> list[int]:
+        source = payload()
+        times = []
+        for _ in trips:
+            start = now()
+            bytearray(source)
+            times.append(now() - start)
+        first.close()
+        return times

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, ClassVar
 
-from contender import BYTES, SIZE, Contender, Trips, now
+from contender import BYTES, PAGE, PAYLOAD, SIZE, Contender, Trips, now, payload
 
 import machio
 from machio import Disposition, Message, PortRightType, ReceiveRight, SendRight, mig
@@ -200,3 +200,30 @@ class LookUp(Machio):
 
     async def echo(self, second: int, count: int) -> None:  # noqa: ARG002
         os.close(second)
+
+
+class Payload(Machio):
+    """A large message built in place; the receiver reads a byte of each page, and answers."""
+
+    warm_up = 3
+
+    async def ask(self, first: Any, trips: Trips) -> list[int]:
+        source = payload()
+        async with first_end(first) as (port, right):
+            times = []
+            for _ in trips:
+                start = now()
+                memory = machio.Memory(PAYLOAD)
+                with memory.view as view:
+                    view[:] = source
+                await right.send(Message(1, memory=[memory]))
+                await port.receive()
+                times.append(now() - start)
+            return times
+
+    async def echo(self, second: int, count: int) -> None:
+        async with second_end(second) as (port, right):
+            for _ in range(count):
+                with await port.receive() as message, message.memory[0].view as view:
+                    answer = Message(2, bytes(view[::PAGE])[:SIZE])
+                await right.send(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import multiprocessing.connection
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from anyio.abc import UNIXSocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from contender import BYTES, SIZE, Contender, Missing, Trips, now, pair
+from contender import BYTES, PAGE, PAYLOAD, SIZE, Contender, Missing, Trips, now, pair, payload
 
 try:
     import zmq.asyncio
@@ -145,6 +146,54 @@ class Pipe(Contender):
         return times
 
 
+class StreamsPayload(Streams):
+    """A large message through asyncio's streams; a byte of each page is read, and answered."""
+
+    warm_up = 3
+
+    async def ask(self, first: Any, trips: Trips) -> list[int]:
+        source = payload()
+        reader, writer = await asyncio.open_connection(sock=first)
+        times = []
+        for _ in trips:
+            start = now()
+            writer.write(source)
+            await writer.drain()
+            await reader.readexactly(SIZE)
+            times.append(now() - start)
+        writer.close()
+        return times
+
+    async def echo(self, second: int, count: int) -> None:
+        sock = socket.socket(fileno=second)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 20)
+        for _ in range(count):
+            writer.write((await reader.readexactly(PAYLOAD))[::PAGE][:SIZE])
+            await writer.drain()
+        writer.close()
+
+
+class PipePayload(Pipe):
+    """The same through `multiprocessing.Pipe`."""
+
+    warm_up = 3
+
+    async def ask(self, first: Any, trips: Trips) -> list[int]:
+        source = payload()
+        times = []
+        for _ in trips:
+            start = now()
+            first.send_bytes(source)
+            first.recv_bytes()
+            times.append(now() - start)
+        return times
+
+    async def echo(self, second: int, count: int) -> None:
+        with multiprocessing.connection.Connection(second) as connection:
+            for _ in range(count):
+                connection.send_bytes(connection.recv_bytes()[::PAGE][:SIZE])
+
+
 def _path_of(fd: int) -> Path:
     return Path(f"/proc/self/fd/{fd}").readlink()
 
@@ -152,6 +201,7 @@ def _path_of(fd: int) -> Path:
 def _directory() -> tuple[Path, int]:
     """Return a new directory, and a descriptor of it by which another process finds it."""
     path = Path(tempfile.mkdtemp(prefix="machio-benchmark-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 

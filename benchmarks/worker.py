@@ -24,7 +24,6 @@ from typing import Any
 
 from contender import Contender, Missing
 
-WARM_UP = 300
 BATCH = 50  # messages one way that are timed together
 PARTNER = {"ask": "echo", "drain": "pour"}
 
@@ -39,7 +38,8 @@ def find(name: str) -> Contender:
 class Meter:
     """Counts trips, and the CPU time of both processes from the end of the warm-up on."""
 
-    def __init__(self, partner: int) -> None:
+    def __init__(self, partner: int, warm_up: int) -> None:
+        self.warm_up = warm_up
         self.usage = Path(f"/proc/{partner}/schedstat")
         self.cpu = 0
 
@@ -49,7 +49,7 @@ class Meter:
 
     def trips(self, count: int) -> Iterator[int]:
         """Yield once for each trip, warm-up included."""
-        yield from range(WARM_UP)
+        yield from range(self.warm_up)
         before = self.read()
         yield from range(1, count)
         self.cpu = (self.read() - before) // count
@@ -78,11 +78,11 @@ def lead(job: str, name: str, loop: str, count: int) -> dict[str, float]:
     command = [sys.executable, __file__, PARTNER[job], name, loop, str(count), str(fd)]
     partner = subprocess.Popen(command, pass_fds=[fd])
     os.close(fd)
-    meter = Meter(partner.pid)
+    meter = Meter(partner.pid, contender.warm_up)
     times = run(job, contender, loop, part, meter.trips(count))
     if partner.wait() or times is None:
         sys.exit(f"the second process of {name} failed")
-    times = times[WARM_UP:]
+    times = times[contender.warm_up :]
     if job == "drain":
         ends = times[::BATCH]
         times = [(end - start) // BATCH for start, end in itertools.pairwise(ends)]
@@ -98,7 +98,8 @@ def main() -> None:
     """Run what the command line says."""
     job, name, loop, count, *rest = sys.argv[1:]
     if rest:
-        run(job, find(name), loop, int(rest[0]), int(count) + WARM_UP)
+        contender = find(name)
+        run(job, contender, loop, int(rest[0]), int(count) + contender.warm_up)
         return
     try:
         print(json.dumps(lead(job, name, loop, int(count))))

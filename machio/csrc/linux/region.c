@@ -102,7 +102,7 @@ kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *add
         close(fd);
         return KERN_NO_SPACE;
     }
-    /* Where huge pages are allowed to files in memory, filling one is eight times as fast. */
+    /* Where huge pages are allowed to files in memory, filling one is several times as fast. */
     madvise(memory, (size_t)length, MADV_HUGEPAGE);
     *address = (mach_vm_address_t)(uintptr_t)memory;
     return KERN_SUCCESS;
