@@ -4,7 +4,8 @@
 
     MachioError
     ├── UsageError                 this program called machio wrongly
-    │   └── RightClosedError       the right was closed, given away or left behind by a fork
+    │   ├── RightClosedError       the right was closed, given away or left behind by a fork
+    │   └── MemoryClosedError      the memory was closed or given away
     ├── MachError                  a Mach call returned a code: ``.code``
     │   ├── KernError              ... of the calls on ports and rights
     │   ├── SendError              ... of sending

@@ -183,8 +183,10 @@ def is_gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # In a container nobody may reap those that are nobody's children.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    # In a container nobody may reap those that are nobody's children. While another of its threads
+    # is still ending, the process has its files.
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
 
 
 def kill_server(directory: Path) -> int:
