@@ -35,13 +35,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def theatres(request):
-    """The theatre of each place; with places as its parameters it would be built for each play."""
+    """The theatres of the places that are played in; as a parameter each would be built anew."""
     dev = request.config.getoption("round") % 7 == 0  # a number that goes with all WAYS
+    plays = [
+        item.callspec.params for item in request.session.items if item.module is request.module
+    ]
     with contextlib.ExitStack() as stack:
         yield {
-            name: stack.enter_context(Theatre(place, dev))
-            for name, place in PLACES.items()
-            if not place.impossible
+            name: stack.enter_context(Theatre(PLACES[name], dev))
+            for name in {play["place"] for play in plays}
+            if not PLACES[name].impossible
         }
 
 
