@@ -22,7 +22,7 @@
     ├── BadMessageError            a peer sent a message of a shape that machio does not take
     └── HandshakeError             the other side of a child port handshake failed
         ├── NoCheckInError         the pipe ended, and nobody had checked in
-        ├── WrongRightError        the check-in brought another kind of right
+        ├── WrongRightError        the check-in brought another kind of right, or a dead one
         ├── ServerGoneError        the server ended before the client could check in
         ├── ProtocolError          the pipe held bytes that are not the protocol's
         └── HandshakeTimedOut          (also a TimeoutError)

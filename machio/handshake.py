@@ -262,8 +262,8 @@ class _Queue:
         """Return the right, or raise what happened instead."""
         if self._server.state is ServerState.WRONG_RIGHT:
             raise WrongRightError(
-                "the client checked in, but with another kind of right than expected;"
-                " the right was destroyed"
+                "the client checked in, but with another kind of right than expected, or one whose"
+                " port has died; the right was destroyed"
             )
         if self._right is None:
             refused = self._server.refused
