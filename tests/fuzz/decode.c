@@ -178,8 +178,8 @@ static int lowest(void) {
 
 /* Descriptors that could be slow to close are closed by another thread. */
 static void check_lowest(int before) {
-    const struct timespec pause = {.tv_nsec = 100000};
-    for (int i = 0; i < 50000 && lowest() > before; i++) {
+    const struct timespec pause = {.tv_nsec = 2000000}; /* long enough to be woken in */
+    for (int i = 0; i < 2500 && lowest() > before; i++) {
         mio_unlock();
         nanosleep(&pause, NULL);
         mio_lock();
