@@ -13,16 +13,15 @@ import warnings
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from . import _ffi, _wire
+from ._closable import Closable
 from .codes import KernCode
 from .errors import KernError, RightClosedError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .messages import Disposition, PortRightType
 
 
-class Right:
+class Right(Closable):
     """An owned right or port set. Context manager; a forgotten one warns and is closed.
 
     Two objects are equal while both are open and hold the same kind of right under the same name.
@@ -95,17 +94,6 @@ class Right:
 
     def _destroy(self, name: int) -> None:
         raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, TypeError):  # the interpreter is going down

@@ -37,10 +37,11 @@ import secrets
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap, tracing
 from ._checkin import ServerState
+from ._closable import Closable
 from ._incoming import own
 from .codes import ReceiveCode, split
 from .errors import (
@@ -58,7 +59,6 @@ from .messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from types import TracebackType
 
     from ._right import Right
     from .messages import Disposition, PortRightType
@@ -74,7 +74,7 @@ _LAST_LOOK = 1024
 _PATIENCE = 1.0
 
 
-class ChildPortHandshake:
+class ChildPortHandshake(Closable):
     """A handshake's pipe, and either role in it. For one handshake; context manager.
 
     Whoever takes an end owns it, passes it to the other process and closes his own copy.
@@ -118,17 +118,6 @@ class ChildPortHandshake:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._read_fd >= 0 or self._write_fd >= 0:

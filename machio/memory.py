@@ -20,14 +20,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from . import _ffi
+from ._closable import Closable
 from .errors import MemoryClosedError, UsageError
 from .messages import MEMORY_MAX, Payload
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class _Fate:
@@ -45,7 +43,7 @@ class _Fate:
                 _ffi.free_memory(self._address, self._size)
 
 
-class Memory(Payload):
+class Memory(Payload, Closable):
     """Pages that this process owns: `size` bytes, zeros at first, 0 to 4 GiB - 1.
 
     A message gives it away, which empties the object; `close`, a with statement and the message
@@ -134,17 +132,6 @@ class Memory(Payload):
     def close(self) -> None:
         """Free the pages, or leave that to the last view of them. Idempotent."""
         self._pages = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, TypeError):  # the interpreter is going down

@@ -18,15 +18,15 @@ What is too large for the body travels beside it::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _wire
+from ._closable import Closable
 from .codes import CEnum
 from .errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from typing_extensions import Buffer
 
@@ -178,7 +178,7 @@ def sender_of(trailer: bytes) -> Sender | None:
     return Sender(_wire.AUDIT_TRAILER.unpack(trailer)[5:]) if trailer else None
 
 
-class Message:
+class Message(Closable):
     """One message, to be sent or received.
 
     id: msgh_id, a signed 32-bit number. body: bytes; on the wire padded with zeros to a multiple
@@ -275,17 +275,6 @@ class Message:
             right = carried[0] if isinstance(carried, tuple) else carried
             if right is not None:
                 right.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _is_payload(carried: Any) -> bool:
