@@ -41,6 +41,7 @@ class Cargo(Protocol):
 
     size: int  # of the descriptor
     rights: int  # how many it stands for
+    memory: int  # how many bytes out of line it stands for
 
     def take(self) -> None:
         """Empty the objects of what moves. Raises UsageError, with all as it was."""
@@ -70,6 +71,7 @@ class RightCargo:
 
     size = _wire.PORT_DESCRIPTOR.size
     rights = 1
+    memory = 0
 
     def __init__(self, right: Right | None, disposition: Disposition) -> None:
         self.right = right
@@ -126,6 +128,7 @@ class MemoryCargo:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self.memory = len(memory)
         self._address = 0
         self._ours = False
 
@@ -134,7 +137,7 @@ class MemoryCargo:
         self._ours = True
 
     def descriptor(self) -> _wire.MemoryAt:
-        return _wire.MemoryAt(self._address, len(self._memory), deallocate=True)
+        return _wire.MemoryAt(self._address, self.memory, deallocate=True)
 
     def come_back(self, view: memoryview, at: int) -> None:
         (self._address,) = _wire.ADDRESS.unpack_from(view, at)
@@ -159,11 +162,11 @@ class CopiedCargo:
 
     def __init__(self, copied: Copied) -> None:
         try:
-            self._length = len(copied)
+            self.memory = len(copied)
             self._pinned: _ffi.Pinned | None = _ffi.Pinned.buffer(copied.view)
         except (BufferError, ValueError) as error:
             raise UsageError(f"only bytes in one piece can be sent out of line: {error}") from None
-        if self._length > MEMORY_MAX:
+        if self.memory > MEMORY_MAX:
             raise UsageError(f"a message carries up to {MEMORY_MAX} bytes in one piece of memory")
         self._copy = 0
 
@@ -172,7 +175,7 @@ class CopiedCargo:
 
     def descriptor(self) -> _wire.MemoryAt:
         assert self._pinned is not None
-        return _wire.MemoryAt(self._pinned.address, self._length, deallocate=False)
+        return _wire.MemoryAt(self._pinned.address, self.memory, deallocate=False)
 
     def come_back(self, view: memoryview, at: int) -> None:
         (self._copy,) = _wire.ADDRESS.unpack_from(view, at)
@@ -180,7 +183,7 @@ class CopiedCargo:
     def give_back(self) -> None:
         copy, self._copy, self._pinned = self._copy, 0, None
         if copy:
-            _ffi.free_memory(copy, self._length)
+            _ffi.free_memory(copy, self.memory)
 
     def is_there(self) -> bool:
         return True
@@ -193,6 +196,7 @@ class ArrayCargo:
     """An array of rights; the kernel reads their names from memory."""
 
     size = _wire.ARRAY_DESCRIPTOR.size
+    memory = 0
 
     def __init__(self, array: RightArray) -> None:
         self.rights = len(array.rights)

@@ -177,9 +177,15 @@ class Outgoing:
         self._finish()
 
     def _trace(self) -> None:
-        message, rights = self._message, sum(part.rights for part in self._cargo)
-        port, has_reply = self._destination.name, self._reply is not None
-        tracing.sent(message.id, port, message.body, rights, has_reply)
+        message = self._message
+        tracing.sent(
+            message.id,
+            self._destination.name,
+            message.body,
+            rights=sum(part.rights for part in self._cargo),
+            memory=sum(part.memory for part in self._cargo),
+            reply=self._reply is not None,
+        )
 
     def _finish(self) -> None:
         self._done = True

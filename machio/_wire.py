@@ -83,6 +83,11 @@ class Incoming(NamedTuple):
             for one in self.descriptors
         )
 
+    @property
+    def memory(self) -> int:
+        """How many bytes travelled out of line."""
+        return sum(one.size for one in self.descriptors if isinstance(one, MemoryAt))
+
 
 class Malformed(ValueError):  # noqa: N818 - a verdict on bytes
     """The bytes are no message that machio takes."""

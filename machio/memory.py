@@ -63,18 +63,22 @@ class Memory(Payload, Closable):
         self._pages: Any = None
         if not 0 <= size <= MEMORY_MAX:
             raise UsageError(f"memory of {size} bytes; a message carries 0 to {MEMORY_MAX}")
-        self._own(_ffi.allocate_memory(size), size)
+        self._begin(_ffi.allocate_memory(size), size)
 
     @classmethod
     def adopt(cls, address: int, size: int) -> Self:
         """Take over pages, of received out-of-line memory say, which are the object's now."""
         made = cls.__new__(cls)
-        made._own(address, size)  # noqa: SLF001 - it is of this class
+        made._begin(address, size)  # noqa: SLF001 - it is of this class
         return made
 
-    def _own(self, address: int, size: int) -> None:
-        self._address, self._size = address, size
-        self._fate = _Fate(address, size)
+    def _begin(self, address: int, size: int) -> None:
+        self._size = size
+        self._own(address)
+
+    def _own(self, address: int) -> None:
+        self._address = address
+        self._fate = _Fate(address, self._size)
         self._pages = _ffi.pages(address, self._fate)
 
     @property
@@ -127,7 +131,7 @@ class Memory(Payload, Closable):
         """Put pages back into an emptied object, which owns them again; inverse of `release`."""
         if not self.closed:
             raise ValueError(f"{self!r} holds pages already")
-        self._own(address, self._size)
+        self._own(address)
 
     def close(self) -> None:
         """Free the pages, or leave that to the last view of them. Idempotent."""

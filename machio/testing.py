@@ -7,7 +7,7 @@ As a plugin of pytest, in the topmost conftest.py::
 From then on the test process, and what it starts, never meets the user's bootstrap server: it has
 a private one from the first to the last test. A test that wants a server nobody else uses passes
 the fixture `bootstrap_env` to the processes it starts; the fixture `leak_check` fails a test that
-forgets a right, and names the line that made it.
+forgets a right or memory, and names the line that made it.
 
 The rest works without pytest, too: `leak_check` as a with statement, `pair` for two connected ends
 in one process, and what goes wrong on purpose: `relay` for messages, `check_in_fd` and `serve_fd`
@@ -26,11 +26,12 @@ import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from . import _checkin, _loop, handshake
 from ._right import Right
 from .errors import DeadDestinationError
+from .memory import Memory
 from .messages import Disposition, Message, PortRightType
 from .ports import ReceiveRight, SendRight
 
@@ -57,43 +58,51 @@ def bootstrap_directory() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-# --- forgotten rights -----------------------------------------------------------------------------
+# --- what was forgotten ---------------------------------------------------------------------------
 
 _OURS = str(Path(__file__).parent) + os.sep
 _PYTHONS = sysconfig.get_path("stdlib") + os.sep
 
 
 class LeakError(AssertionError):
-    """Rights were made and neither closed nor given away; the message says where."""
+    """Rights or memory were made and neither closed nor given away; the message says where."""
 
 
 @contextlib.contextmanager
 def leak_check() -> Iterator[None]:
-    """Raise LeakError at the end of the block if a right that was made in it is still open.
+    """Raise LeakError at the end of the block if it made a right or memory that is still open.
 
-    For each the message has the file and line that made it: where a port was allocated, a right
-    copied, or a message with the right in it received. The rights are closed then. If the block
-    raises, that is what is raised.
+    For each the message has the file and line that made it: where a port or memory was allocated, a
+    right copied, a file port made, or a message with it in it received. All are closed then. File
+    descriptors are not looked at: Python warns of those of files and sockets by itself. If the
+    block raises, that is what is raised.
     """
-    made: list[tuple[Right, str]] = []
-    before = Right.__init__
+    made: list[tuple[Right | Memory, str]] = []
+    with _noting(Right, "__init__", made), _noting(Memory, "_begin", made):
+        yield
+    kept = {id(right) for right in _loop.kept_rights()}
+    leaks = [(one, line) for one, line in made if not one.closed and id(one) not in kept]
+    if leaks:
+        message = "".join(f"\n  {line}: {one!r}" for one, line in leaks)
+        for one, _ in leaks:
+            one.close()
+        raise LeakError(f"neither closed nor given away:{message}")
 
-    def note(self: Right, name: int) -> None:
-        before(self, name)
+
+@contextlib.contextmanager
+def _noting(kind: type, maker: str, made: list[tuple[Any, str]]) -> Iterator[None]:
+    """Until the block is left, note the objects that a method begins, and which line made them."""
+    begin = getattr(kind, maker)
+
+    def note(self: Any, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
         made.append((self, _line(sys._getframe(1))))  # noqa: SLF001 - as inspect and logging do
 
-    Right.__init__ = note  # type: ignore[method-assign]
+    setattr(kind, maker, note)
     try:
         yield
     finally:
-        Right.__init__ = before  # type: ignore[method-assign]
-    kept = {id(right) for right in _loop.kept_rights()}
-    leaks = [(right, line) for right, line in made if not right.closed and id(right) not in kept]
-    if leaks:
-        message = "".join(f"\n  {line}: {right!r}" for right, line in leaks)
-        for right, _ in leaks:
-            right.close()
-        raise LeakError(f"rights were neither closed nor given away:{message}")
+        setattr(kind, maker, begin)
 
 
 def _line(frame: FrameType | None) -> str:
@@ -294,6 +303,6 @@ else:
 
     @pytest.fixture(name="leak_check")
     def _leak_check() -> Iterator[None]:
-        """Fail the test if it forgets a right."""
+        """Fail the test if it forgets a right or memory."""
         with leak_check():
             yield

@@ -40,7 +40,8 @@ class Trace(NamedTuple):
 
     name: that of the id, "" if it has none. port: the name of the right that it was sent by, or of
     the port that it arrived at. body: without descriptors. rights: how many it carries, the reply
-    right not counted; `reply` tells of that. sender: None for a message that was sent.
+    right not counted; `reply` tells of that. memory: how many bytes it carries out of line. sender:
+    None for a message that was sent.
     """
 
     direction: Literal["sent", "received"]
@@ -49,6 +50,7 @@ class Trace(NamedTuple):
     port: int
     body: bytes
     rights: int
+    memory: int
     reply: bool
     sender: Sender | None
 
@@ -58,6 +60,8 @@ class Trace(NamedTuple):
         if self.sender is not None:
             where += " from the system" if self.sender.is_kernel else f" from pid {self.sender.pid}"
         text = f"{self.direction} {what} {where}: {len(self.body)} bytes"
+        if self.memory:
+            text += f", {self.memory} out of line"
         if self.rights:
             text += f", {self.rights} right{'s' * (self.rights > 1)}"
         return text + ", wants a reply" * self.reply
@@ -129,11 +133,11 @@ def name_ids(names: Mapping[int, str]) -> None:
             _names[number] = f"{known} or {name}"
 
 
-def sent(message_id: int, port: int, body: bytes, rights: int, reply: bool) -> None:
+def sent(message_id: int, port: int, body: bytes, *, rights: int, memory: int, reply: bool) -> None:
     """Tell of a message that the kernel has taken."""
     if _listening():
         name = _names.get(message_id, "")
-        _tell(Trace("sent", message_id, name, port, body, rights, reply, None))
+        _tell(Trace("sent", message_id, name, port, body, rights, memory, reply, None))
 
 
 def received(incoming: _wire.Incoming) -> None:
@@ -148,6 +152,7 @@ def received(incoming: _wire.Incoming) -> None:
                 incoming.local,
                 incoming.body,
                 incoming.rights,
+                incoming.memory,
                 incoming.remote != _wire.NAME_NULL,
                 sender_of(incoming.trailer),
             )

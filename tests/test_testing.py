@@ -35,6 +35,32 @@ class TestLeakCheck:
         assert send.closed
         assert rights_held() == before
 
+    async def test_memory_too_made_or_received(self, port, send):
+        with pytest.raises(testing.LeakError) as caught, testing.leak_check():
+            memory, made = machio.Memory(10), here()
+            await send.send(Message(1, memory=[machio.Memory(20), b"copied"]))
+            message, received = await port.receive(), here()
+        assert str(caught.value).splitlines()[1:] == [
+            f"  {made}: <Memory 10 bytes>",
+            f"  {received}: <Memory 20 bytes>",
+            f"  {received}: <Memory 6 bytes>",
+        ]
+        assert memory.closed
+        assert all(one.closed for one in message.memory)
+
+    def test_memory_that_came_back_was_not_made_here(self, port, send):
+        with machio.Memory(10) as memory:
+            port.close()
+            with testing.leak_check(), pytest.raises(machio.DeadDestinationError):
+                send.send_nowait(Message(1, memory=[memory]))
+            assert not memory.closed
+
+    def test_a_file_port(self):
+        with pytest.raises(testing.LeakError) as caught, testing.leak_check():
+            right, line = machio.fileport_makeport(0), here()
+        assert f"{line}: <SendRight " in str(caught.value)
+        assert right.closed
+
     def test_one_that_nobody_has_any_more(self):
         with pytest.raises(testing.LeakError) as caught, testing.leak_check():
             line = [ReceiveRight.allocate(), here()][1]
@@ -65,7 +91,8 @@ class TestLeakCheck:
             with ReceiveRight.allocate() as one, one.make_send():
                 pass
             ReceiveRight.from_name(ReceiveRight.allocate().release()).close()
-            await send.send(Message(1, rights=[ReceiveRight.allocate()]))
+            carried = [ReceiveRight.allocate(), machio.fileport_makeport(0)]
+            await send.send(Message(1, rights=carried, memory=[machio.Memory(1)]))
             (await port.receive()).close()
             # The reply port that the loop keeps for the next call.
             answering = asyncio.create_task(answer())

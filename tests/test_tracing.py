@@ -40,8 +40,8 @@ async def test_sends_and_receives_are_told_in_fields(port, send):
         port.receive_blocking()
     await send.send(Message(7))
     assert traces[:2] == [
-        Trace("sent", 5, "", send.name, b"four", 2, True, None),
-        Trace("received", 5, "", port.name, b"four", 2, True, traces[1].sender),
+        Trace("sent", 5, "", send.name, b"four", 2, 0, True, None),
+        Trace("received", 5, "", port.name, b"four", 2, 0, True, traces[1].sender),
     ]
     assert traces[1].sender.pid == os.getpid()
     assert [(trace.direction, trace.id) for trace in traces[2:]] == [("sent", 6), ("received", 6)]
@@ -59,6 +59,27 @@ async def test_one_line_a_message(port, send, at_debug):
             f"received MACH_NOTIFY_SEND_ONCE (71) at {home.name:#x} from the system: 0 bytes",
         ]
     assert {one.levelno for one in at_debug.records} == {logging.DEBUG}
+
+
+async def test_memory_is_counted_by_the_byte(port, send, at_debug):
+    traces = []
+    array = machio.RightArray([port, None], machio.Disposition.MAKE_SEND)
+    with machio.trace(traces.append):
+        await send.send(Message(5, descriptors=[machio.Memory(70000), array, b"123"]))
+        (await port.receive()).close()
+        send.send_nowait(Message(6, memory=[b""]))
+        (await port.receive()).close()
+    assert [(one.direction, one.memory, one.rights) for one in traces] == [
+        ("sent", 70003, 2),
+        ("received", 70003, 2),
+        ("sent", 0, 0),
+        ("received", 0, 0),
+    ]
+    what = "0 bytes, 70003 out of line, 2 rights"
+    assert [one.getMessage() for one in at_debug.records[:2]] == [
+        f"sent 5 to {send.name:#x}: {what}",
+        f"received 5 at {port.name:#x} from pid {os.getpid()}: {what}",
+    ]
 
 
 async def test_routines_have_names(port, send):
