@@ -11,6 +11,7 @@ file from which Apple's MIG would make those stubs.
 from __future__ import annotations
 
 import asyncio
+import struct
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -23,6 +24,10 @@ SERVICE = "org.machio.example.calculator"
 Name = Annotated[str, mig.CString(32)]
 Text = Annotated[str, mig.CString(max=256)]
 Values = Annotated[Sequence[float], mig.Array(mig.float64, max=16)]
+# Out of line: pages that change hands, and an array of rights.
+Numbers = Annotated[machio.Memory, mig.OutOfLine(max=1 << 20)]
+Given = Annotated[Sequence[mig.MakeSend], mig.Rights(mig.MakeSend, max=8)]
+Returned = Annotated[Sequence[machio.SendRight], mig.Rights(mig.MoveSend, max=8)]
 
 
 class Point(mig.Struct):
@@ -69,6 +74,16 @@ class Calculator(mig.Subsystem, base=8000):
         """Return the send right that was given, and `first` + 1."""
         return listener, first + 1
 
+    @mig.routine
+    async def sums(self, numbers: Numbers, listeners: Given) -> tuple[Numbers, Returned]:
+        """Turn int64_t into their sums so far, and return the listeners, the last one first."""
+        if len(numbers) % 8:
+            raise machio.RoutineError(machio.KernCode.INVALID_VALUE)
+        with numbers.view as view, view.cast("q") as values:
+            for index in range(1, len(values)):
+                values[index] += values[index - 1]
+        return numbers, listeners[::-1]
+
     @mig.simpleroutine
     async def note(self, text: Text) -> None:
         """Take note of something; nobody waits for it."""
@@ -95,10 +110,22 @@ async def call() -> None:
             with right:  # it is to the port that it was made from
                 await right.send(machio.Message(following))
             print("client: join:", (await port.receive()).id)
+        await call_out_of_line(calculator)
         try:
             await calculator.mean([], 1)
         except machio.RoutineError as error:
             print("client: mean of nothing:", error.code)
+
+
+async def call_out_of_line(calculator: Calculator) -> None:
+    numbers = machio.Memory(3 * 8)
+    with numbers.view as view:
+        view[:] = struct.pack("3q", 1, 2, 2**40)
+    with machio.ReceiveRight.allocate() as one, machio.ReceiveRight.allocate() as two:
+        sums, rights = await calculator.sums(numbers, [one, two])  # the numbers are gone now
+        with sums, rights[0], rights[1]:
+            await rights[1].send(machio.Message(1))
+            print("client: sums:", struct.unpack("3q", bytes(sums)), (await one.receive()).id)
 
 
 async def both() -> None:

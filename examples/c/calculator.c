@@ -8,149 +8,40 @@
  * `make -C examples/c` makes it.
  */
 
+#include "calculator.h"
+
 #include <mach/mach.h>
 #include <mach/mig_errors.h>
-#include <mach/ndr.h>
 #include <servers/bootstrap.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#define SERVICE "org.machio.example.calculator"
 #define ALIGN(size) (((size) + 3u) & ~3u)
 
 mach_port_name_t mach_reply_port(void); /* current macOS SDKs do not declare it */
 
-enum { ADD = 8000, MEAN, GREET, MOVE, JOIN, NOTE };
-
-typedef struct {
-    int16_t layer;
-    double x, y;
-} point_t;
-
-#pragma pack(push, 4)
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    int8_t a;
-    char aPad[3];
-    uint16_t b;
-    char bPad[2];
-    int64_t c;
-} add_request_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    kern_return_t RetCode;
-    int64_t result;
-} add_reply_t;
-
-/* On the wire `values` has as many elements as there are, and `scale` follows at once. */
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    mach_msg_type_number_t valuesCnt;
-    double values[16];
-    uint32_t scale;
-} mean_request_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    kern_return_t RetCode;
-    double result;
-} mean_reply_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    char name[32];
-    mach_msg_type_number_t titleOffset;
-    mach_msg_type_number_t titleCnt;
-    char title[256];
-    boolean_t loud;
-} greet_request_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    kern_return_t RetCode;
-    mach_msg_type_number_t textOffset;
-    mach_msg_type_number_t textCnt;
-    char text[256];
-    int32_t length;
-} greet_reply_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    point_t triangle[3];
-    point_t by;
-} move_request_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    kern_return_t RetCode;
-    point_t result[3];
-} move_reply_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    mach_msg_body_t msgh_body;
-    mach_msg_port_descriptor_t listener;
-    NDR_record_t NDR;
-    uint8_t first;
-    char firstPad[3];
-} join_request_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    mach_msg_body_t msgh_body;
-    mach_msg_port_descriptor_t listener;
-    NDR_record_t NDR;
-    uint8_t following;
-    char followingPad[3];
-} join_reply_t;
-
-typedef struct {
-    mach_msg_header_t Head;
-    NDR_record_t NDR;
-    mach_msg_type_number_t textOffset;
-    mach_msg_type_number_t textCnt;
-    char text[256];
-} note_request_t;
-
-#pragma pack(pop)
-
-typedef union {
-    mach_msg_header_t Head;
-    mig_reply_error_t error;
-    add_request_t add;
-    add_reply_t add_reply;
-    mean_request_t mean;
-    mean_reply_t mean_reply;
-    greet_request_t greet;
-    greet_reply_t greet_reply;
-    move_request_t move;
-    move_reply_t move_reply;
-    join_request_t join;
-    join_reply_t join_reply;
-    note_request_t note;
-    struct {
-        char space[sizeof(greet_request_t)];
-        mach_msg_max_trailer_t trailer;
-    } room;
-} message_t;
+/* Both ways the descriptors are these, and the counts are those of what they stand for. */
+static int is_sums(const sums_request_t *message) {
+    return message->msgh_body.msgh_descriptor_count == 2 &&
+           message->numbers.type == MACH_MSG_OOL_DESCRIPTOR &&
+           message->numbers.size == message->numbersCnt &&
+           message->listeners.type == MACH_MSG_OOL_PORTS_DESCRIPTOR &&
+           message->listeners.disposition == MACH_MSG_TYPE_MOVE_SEND &&
+           message->listeners.count == message->listenersCnt;
+}
 
 /* ---- the client's stubs --------------------------------------------------------------------- */
 
 static mach_port_t server, reply_port;
 
-/* Send a request and receive its reply in the same place. */
+static kern_return_t wrong(message_t *message) {
+    mach_msg_destroy(&message->Head);
+    return MIG_TYPE_ERROR;
+}
+
+/* Send a request and receive its reply in the same place; one that is wrong is destroyed. */
 static kern_return_t call(message_t *message, int id, size_t size, mach_msg_bits_t complex,
                           size_t reply_size) {
     message->Head.msgh_bits =
@@ -166,14 +57,16 @@ static kern_return_t call(message_t *message, int id, size_t size, mach_msg_bits
         return code;
     if (message->Head.msgh_id == MACH_NOTIFY_SEND_ONCE)
         return MIG_SERVER_DIED;
-    if (message->Head.msgh_id != id + 100)
+    if (message->Head.msgh_id != id + 100) {
+        mach_msg_destroy(&message->Head);
         return MIG_REPLY_MISMATCH;
+    }
     int is_complex = (message->Head.msgh_bits & MACH_MSGH_BITS_COMPLEX) != 0;
     if (!is_complex && message->Head.msgh_size == sizeof(mig_reply_error_t) &&
         message->error.RetCode != KERN_SUCCESS)
         return message->error.RetCode;
     if (is_complex != (complex != 0) || (reply_size != 0 && message->Head.msgh_size != reply_size))
-        return MIG_TYPE_ERROR;
+        return wrong(message);
     return KERN_SUCCESS;
 }
 
@@ -240,9 +133,40 @@ static kern_return_t join(mach_port_t listener, uint8_t first, mach_port_t *righ
     if (message.join_reply.msgh_body.msgh_descriptor_count != 1 ||
         message.join_reply.listener.type != MACH_MSG_PORT_DESCRIPTOR ||
         message.join_reply.listener.disposition != MACH_MSG_TYPE_MOVE_SEND)
-        return MIG_TYPE_ERROR;
+        return wrong(&message);
     *right = message.join_reply.listener.name;
     *following = message.join_reply.following;
+    return KERN_SUCCESS;
+}
+
+/*
+ * The server gets copies of the numbers and a send right made from each listener.
+ * Ownership: all stays the caller's. What comes back in `ret` is the caller's as well, both arrays
+ * to be vm_deallocate()d.
+ */
+static kern_return_t sums(int64_t *numbers, unsigned count, mach_port_t *listeners, unsigned ports,
+                          sums_reply_t *ret) {
+    unsigned size = count * (unsigned)sizeof *numbers;
+    message_t message = {.sums = {.msgh_body = {2},
+                                  .numbers = {.address = numbers,
+                                              .size = size,
+                                              .copy = MACH_MSG_VIRTUAL_COPY,
+                                              .type = MACH_MSG_OOL_DESCRIPTOR},
+                                  .listeners = {.address = listeners,
+                                                .count = ports,
+                                                .disposition = MACH_MSG_TYPE_MAKE_SEND,
+                                                .type = MACH_MSG_OOL_PORTS_DESCRIPTOR},
+                                  .NDR = NDR_record,
+                                  .numbersCnt = size,
+                                  .listenersCnt = ports}};
+    kern_return_t code =
+        call(&message, SUMS, sizeof(sums_request_t), MACH_MSGH_BITS_COMPLEX, sizeof(sums_reply_t));
+    if (code != KERN_SUCCESS)
+        return code;
+    if (!is_sums(&message.sums) || message.sums.numbersCnt != size ||
+        message.sums.listenersCnt != ports)
+        return wrong(&message);
+    *ret = message.sums;
     return KERN_SUCCESS;
 }
 
@@ -257,6 +181,39 @@ static kern_return_t note(const char *text) {
         (mach_msg_size_t)(offsetof(note_request_t, text) + ALIGN(request->textCnt));
     return mach_msg(&request->Head, MACH_SEND_MSG, size, 0, MACH_PORT_NULL, MACH_MSG_TIMEOUT_NONE,
                     MACH_PORT_NULL);
+}
+
+/* How many rights this task has names for. */
+static int names(void) {
+    mach_port_name_array_t all;
+    mach_port_type_array_t types;
+    mach_msg_type_number_t count, same;
+    if (mach_port_names(mach_task_self(), &all, &count, &types, &same) != KERN_SUCCESS)
+        return -1;
+    vm_deallocate(mach_task_self(), (vm_address_t)all, count * sizeof *all);
+    vm_deallocate(mach_task_self(), (vm_address_t)types, count * sizeof *types);
+    return (int)count;
+}
+
+static void show_sums(void) {
+    int64_t numbers[] = {1, 2, INT64_C(1) << 40};
+    mach_port_t ports[2] = {MACH_PORT_NULL, MACH_PORT_NULL};
+    sums_reply_t reply;
+    int before = names();
+    for (int i = 0; i < 2; i++)
+        mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &ports[i]);
+    kern_return_t code = sums(numbers, 3, ports, 2, &reply);
+    printf("sums: %d", code);
+    if (code == KERN_SUCCESS) {
+        const int64_t *sum = reply.numbers.address;
+        const mach_port_t *back = reply.listeners.address;
+        printf(" %lld %lld %lld", (long long)sum[0], (long long)sum[1], (long long)sum[2]);
+        printf(" %d", back[0] == ports[1] && back[1] == ports[0]);
+        mach_msg_destroy(&reply.Head); /* the numbers, the array and the rights in it */
+    }
+    for (int i = 0; i < 2; i++)
+        mach_port_mod_refs(mach_task_self(), ports[i], MACH_PORT_RIGHT_RECEIVE, -1);
+    printf(" %d\n", names() - before);
 }
 
 static int be_client(void) {
@@ -286,6 +243,7 @@ static int be_client(void) {
         return 1;
     printf("join: %d", join(listener, 6, &right, &following));
     printf(" %d %d\n", following, right == listener);
+    show_sums();
     message_t message = {.add = {.NDR = NDR_record}};
     printf("short: %d\n", call(&message, ADD, sizeof(add_request_t) - 4, 0, 0));
     message = (message_t){.add = {.NDR = NDR_record}};
@@ -367,6 +325,38 @@ static kern_return_t serve(message_t *in, message_t *out, size_t *size) {
         out->join_reply.following = (uint8_t)(in->join.first + 1);
         *size = sizeof(join_reply_t);
         return KERN_SUCCESS;
+    case SUMS: {
+        if (!fits(in, 1, sizeof(sums_request_t)) || in->sums.msgh_body.msgh_descriptor_count != 2)
+            return MIG_BAD_ARGUMENTS;
+        if (!is_sums(&in->sums))
+            return MIG_TYPE_ERROR;
+        unsigned count = in->sums.numbersCnt / sizeof(int64_t), ports = in->sums.listenersCnt;
+        if (in->sums.numbersCnt > NUMBERS_MAX || ports > LISTENERS_MAX)
+            return MIG_BAD_ARGUMENTS;
+        if (in->sums.numbersCnt % sizeof(int64_t) != 0)
+            return KERN_INVALID_VALUE;
+        uint64_t *numbers = in->sums.numbers.address; /* unsigned, which may overflow */
+        for (unsigned i = 1; i < count; i++)
+            numbers[i] += numbers[i - 1];
+        mach_port_t *listeners = in->sums.listeners.address;
+        for (unsigned i = 0; i < ports / 2; i++) {
+            mach_port_t one = listeners[i];
+            listeners[i] = listeners[ports - 1 - i];
+            listeners[ports - 1 - i] = one;
+        }
+        sums_reply_t *reply = &out->sums;
+        reply->Head.msgh_bits |= MACH_MSGH_BITS_COMPLEX;
+        reply->msgh_body = in->sums.msgh_body;
+        reply->numbers = in->sums.numbers; /* they move: the pages, the array, the rights */
+        reply->numbers.deallocate = TRUE;
+        reply->listeners = in->sums.listeners;
+        reply->listeners.deallocate = TRUE;
+        reply->NDR = NDR_record;
+        reply->numbersCnt = in->sums.numbersCnt;
+        reply->listenersCnt = ports;
+        *size = sizeof(sums_reply_t);
+        return KERN_SUCCESS;
+    }
     case NOTE: {
         unsigned count = in->note.textCnt;
         size_t least = offsetof(note_request_t, text);

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import toolchain
 
-PROGRAMS = sorted((toolchain.ROOT / "examples/c").glob("*.c"))
+FOLDER = toolchain.ROOT / "examples/c"
+PROGRAMS = sorted(FOLDER.glob("*.c"))
 
 pytestmark = pytest.mark.timeout(300)
 
 
 def complaints(target: toolchain.Target, source: str, folder: Path) -> str:
-    options = ["-Wall", "-Wextra", "-Werror"]
+    options = ["-Wall", "-Wextra", "-Werror", "-I", str(FOLDER)]
     return toolchain.compile_c(target, source, folder / "program.o", *options).stderr
 
 
