@@ -10,6 +10,7 @@ gives to the parent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -25,45 +26,30 @@ ENDS: dict[str, Callable[[], None]] = {
 }
 
 
-async def start(how: str) -> tuple[asyncio.subprocess.Process, machio.SendRight]:
-    """Start a child; return it, and its task port."""
-    with machio.ChildPortHandshake() as handshake:
-        fd = handshake.client_read_fd()
-        try:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, __file__, str(fd), how, pass_fds=[fd], stdin=asyncio.subprocess.PIPE
-            )
-        finally:
-            os.close(fd)
-        task = await handshake.serve(machio.PortRightType.SEND, timeout=30)
-    assert isinstance(task, machio.SendRight)
-    # The kernel's word, not the child's.
-    assert machio.pid_for_task(task) == child.pid
-    return child, task
-
-
-async def be_a_child(fd: int) -> None:
+async def be_a_child(how: str) -> None:
     with machio.task_self() as task:
-        await machio.check_in_fd(fd, task, machio.Disposition.COPY_SEND)
+        await machio.parent.check_in(task, machio.Disposition.COPY_SEND)
     sys.stdin.read()  # a task that ends at once may be gone before its port arrives
+    ENDS[how]()
 
 
 async def main() -> None:
-    living = {}
-    async with machio.Supervisor() as supervisor:
+    async with contextlib.AsyncExitStack() as stack, machio.Supervisor() as supervisor:
         for how in ENDS:
-            child, task = await start(how)
-            living[how] = task
-            supervisor.died(task, label=(how, child))
-            assert child.stdin is not None
-            child.stdin.close()  # go on, to your end
-        print(f"watching {len(living)} processes", flush=True)
-        async for event in supervisor:
+            child = await stack.enter_async_context(
+                machio.spawn([sys.executable, __file__, how], stdin=asyncio.subprocess.PIPE)
+            )
+            task = await child.receive_right()
+            assert isinstance(task, machio.SendRight)
+            assert machio.pid_for_task(task) == child.pid  # the kernel's word, not the child's
+            supervisor.died(stack.enter_context(task), label=(how, child))
+            assert child.process.stdin is not None
+            child.process.stdin.close()  # go on, to your end
+        print(f"watching {len(ENDS)} processes", flush=True)
+        for _ in ENDS:
+            event = await anext(supervisor)
             how, child = event.label
             print(f"pid {child.pid} is gone, {how}: {reason(await child.wait())}", flush=True)
-            living.pop(how).close()
-            if not living:
-                break
 
 
 def reason(status: int) -> str:
@@ -73,7 +59,4 @@ def reason(status: int) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        asyncio.run(be_a_child(int(sys.argv[1])))
-        ENDS[sys.argv[2]]()
-    asyncio.run(main())
+    asyncio.run(be_a_child(sys.argv[1]) if sys.argv[1:] else main())

@@ -1,7 +1,8 @@
 """A live service is replaced by its successor under load: not one request is lost or run twice.
 
 Run it: ``python handover.py``. It starts a first server, many callers, and every now and then the
-next server, to whom the one before hands its port over. At the end the requests are counted.
+next server: the one before hands the port over to the parent, and the parent to the next. At the
+end the requests are counted.
 
 The receive right moves, and the queue with it. What the old server has taken it answers; all else
 is answered by the new one. The callers hold a send right to the port and notice nothing.
@@ -10,12 +11,14 @@ is answered by the new one. The callers hold a send right to the port and notice
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 from collections import Counter
 
 import machio
-from machio import mig
+from machio import PortRightType, mig
 
 CALLERS, REQUESTS, SERVERS = 20, 100, 5
 
@@ -33,66 +36,49 @@ class Worker(mig.Subsystem, base=9000):
         print(number, flush=True)  # the record of what was done
         return os.getpid()
 
-    @mig.routine
-    async def hand_over(self, successor: mig.MoveSend) -> None:
-        """Give the service's port to a successor, by a right to its mailbox."""
-
-        async def give(port: machio.ReceiveRight) -> None:
-            await successor.send(machio.Message(1, rights=[port]))
-
-        with successor:
-            await self.service.hand_over(give)
+    @mig.simpleroutine
+    async def retire(self) -> None:
+        """Hand the port over to the parent, and answer only what was taken before."""
+        await self.service.hand_over(machio.parent.check_in)
 
 
-async def serve(fd: int) -> None:
-    """Be a server: give the parent a right to a mailbox, and serve the port that comes there."""
-    with machio.ReceiveRight.allocate() as mailbox:
-        await machio.check_in_fd(fd, mailbox, machio.Disposition.MAKE_SEND)
-        (port,) = (await mailbox.receive()).rights
+async def serve() -> None:
+    """Be a server of the port that the parent gives."""
+    port = await machio.parent.serve(PortRightType.RECEIVE)
+    assert isinstance(port, machio.ReceiveRight)  # what was asked for, or an exception
     async with machio.Service(port, concurrency=8) as service:
         service.add(Worker(service))
         await service.serve()
 
 
-async def start_server() -> tuple[asyncio.subprocess.Process, machio.SendRight]:
-    with machio.ChildPortHandshake() as handshake:
-        fd = handshake.client_read_fd()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, __file__, str(fd), pass_fds=[fd], stdout=asyncio.subprocess.PIPE
-            )
-        finally:
-            os.close(fd)
-        mailbox = await handshake.serve(machio.PortRightType.SEND)
-    assert isinstance(mailbox, machio.SendRight)
-    return process, mailbox
-
-
 async def main() -> None:
+    command = [sys.executable, __file__, "serve"]
     port = machio.ReceiveRight.allocate()
-    with port.make_send() as right:
-        worker = Worker.client(right, timeout=60)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start() -> machio.Child:
+            child = machio.spawn(command, stdout=asyncio.subprocess.PIPE)
+            return await stack.enter_async_context(child)
+
+        worker = Worker.client(stack.enter_context(port.make_send()), timeout=60)
         answers: Counter[int] = Counter()
 
         async def caller(index: int) -> None:
             for number in range(index * REQUESTS, (index + 1) * REQUESTS):
                 answers[await worker.work(number)] += 1
 
-        server, mailbox = await start_server()
-        with mailbox:
-            await mailbox.send(machio.Message(1, rights=[port]))
-        servers = [server]
-        records = [asyncio.create_task(server.communicate())]
+        servers = [await start()]
+        await servers[0].give(port)
         load = asyncio.gather(*map(caller, range(CALLERS)))
         while len(servers) < SERVERS:
-            server, mailbox = await start_server()
-            await worker.hand_over(mailbox)
-            servers.append(server)
-            records.append(asyncio.create_task(server.communicate()))
+            successor = await start()
+            await worker.retire()
+            await successor.give(await servers[-1].receive_right(PortRightType.RECEIVE))
+            servers.append(successor)
         await load
-    # With the last send right gone nobody can ask any more; the last server need not stay.
-    servers[-1].terminate()
-    done = b"".join([out for out, _ in await asyncio.gather(*records)])
+        servers[-1].send_signal(signal.SIGTERM)
+        done = b"".join([(await server.process.communicate())[0] for server in servers])
+
     numbers = [int(line) for line in done.split()]
     asked = CALLERS * REQUESTS
     print(f"{asked} requests, {answers.total()} answers, {len(numbers)} runs")
@@ -103,4 +89,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])) if sys.argv[1:] else main())
+    asyncio.run(serve() if sys.argv[1:] else main())

@@ -11,10 +11,11 @@ each is told that nobody can send to it any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import machio
 
@@ -32,9 +33,9 @@ async def work(inbox: machio.ReceiveRight) -> None:
         job.reply.send(machio.Message(job.id, bytes([number * number % 256])))
 
 
-async def be_a_worker(fd: int) -> None:
+async def be_a_worker() -> None:
     with machio.ReceiveRight.allocate() as inbox:
-        await machio.check_in_fd(fd, inbox, machio.Disposition.MAKE_SEND)
+        await machio.parent.check_in(inbox, machio.Disposition.MAKE_SEND)
         async with asyncio.TaskGroup() as group:
             working = group.create_task(work(inbox))
             await inbox.no_senders()
@@ -44,32 +45,19 @@ async def be_a_worker(fd: int) -> None:
 # --- the supervisor -------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
-class Worker:
+class Worker(NamedTuple):
     """A process and the right to send it jobs."""
 
-    process: asyncio.subprocess.Process
+    child: machio.Child
     right: machio.SendRight
 
-    @classmethod
-    async def start(cls) -> Worker:
-        """Start one, and take the right that it checks in."""
-        with machio.ChildPortHandshake() as handshake:
-            fd = handshake.client_read_fd()
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, __file__, str(fd), pass_fds=[fd]
-                )
-            finally:
-                os.close(fd)
-            right = await handshake.serve(machio.PortRightType.SEND, timeout=30)
-        assert isinstance(right, machio.SendRight)
-        return cls(process, right)
 
-    async def end(self) -> int:
-        """Let it go; return its exit status."""
-        self.right.close()
-        return await self.process.wait()
+async def start(stack: contextlib.AsyncExitStack) -> Worker:
+    """Start a worker and take the right that it checks in; the stack ends both."""
+    child = await stack.enter_async_context(machio.spawn([sys.executable, __file__, "work"]))
+    right = await child.receive_right(timeout=30)
+    assert isinstance(right, machio.SendRight)
+    return Worker(child, stack.enter_context(right))
 
 
 async def main() -> None:
@@ -77,10 +65,10 @@ async def main() -> None:
     done: dict[int, int] = {}
     workers: set[Worker] = set()
     idle: list[Worker] = []
-    async with machio.Supervisor() as supervisor:
+    async with contextlib.AsyncExitStack() as stack, machio.Supervisor() as supervisor:
         while len(done) < JOBS:
             while len(workers) < WORKERS:
-                worker = await Worker.start()
+                worker = await start(stack)
                 workers.add(worker)
                 idle.append(worker)
                 supervisor.died(worker.right, label=worker)
@@ -100,18 +88,21 @@ async def main() -> None:
                 workers.remove(worker)
                 if worker in idle:
                     idle.remove(worker)
-                print(f"worker {worker.process.pid} ended with {await worker.end()}", flush=True)
+                status = await worker.child.wait()
+                print(f"worker {worker.child.pid} ended with {status}", flush=True)
                 continue
             worker, number, attempt = event.label
             if event.value is None:
-                print(f"job {number} was lost with worker {worker.process.pid}", flush=True)
+                print(f"job {number} was lost with worker {worker.child.pid}", flush=True)
                 todo.insert(0, (number, attempt + 1))
             else:
                 done[number] = event.value.body[0]
                 idle.append(worker)
-    print(f"{len(done)} jobs are done:", [done[number] for number in sorted(done)])
-    print("the others ended with", {await worker.end() for worker in workers})
+        print(f"{len(done)} jobs are done:", [done[number] for number in sorted(done)])
+        for worker in workers:
+            worker.right.close()
+        print("the others ended with", {await worker.child.wait() for worker in workers})
 
 
 if __name__ == "__main__":
-    asyncio.run(be_a_worker(int(sys.argv[1])) if sys.argv[1:] else main())
+    asyncio.run(be_a_worker() if sys.argv[1:] else main())
