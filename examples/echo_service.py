@@ -7,6 +7,7 @@ ends it, after it has answered what it had begun.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import Annotated
 
@@ -35,8 +36,14 @@ class Echo(mig.Subsystem, base=7000):
         return sender.pid if sender else 0
 
 
+def is_mine(sender: machio.Sender) -> bool:
+    return sender.uid == os.getuid()
+
+
 async def main() -> None:
-    async with machio.Service(SERVICE, concurrency=16, deadline=5) as service:
+    # At most 16 requests at a time, 5 seconds for each, and none from other users: in the words of
+    # the kernel, again.
+    async with machio.Service(SERVICE, concurrency=16, deadline=5, allow=is_mine) as service:
         service.add(Echo())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -119,6 +119,18 @@ def test_each_example_is_run():
     }
 
 
+def test_the_page_of_the_examples_shows_lines_of_them():
+    page = (EXAMPLES / "README.md").read_text()
+    blocks = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == page.count("```") // 2
+    for name, block in blocks:
+        program = (EXAMPLES / name).read_text()
+        for piece in block.split("...\n"):
+            assert f"\n{piece}" in program, f"{name}:\n{piece}"
+    for path in EXAMPLES.glob("**/*.[cp]*"):
+        assert f"`{path.relative_to(EXAMPLES)}`" in page
+
+
 @pytest.mark.parametrize("name", [*ESSENTIAL, *OTHERS])
 def test_example(name, env):
     assert_in_order((ESSENTIAL | OTHERS)[name], run(EXAMPLES / name, env))

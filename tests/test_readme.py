@@ -17,6 +17,9 @@ PAGES = [
     ROOT / "docs" / "architecture.md",
     ROOT / "docs" / "children.md",
     ROOT / "docs" / "services.md",
+    ROOT / "docs" / "memory.md",
+    ROOT / "docs" / "watching.md",
+    ROOT / "examples" / "README.md",
 ]
 
 
