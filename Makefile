@@ -14,7 +14,8 @@ LIBRARY := $(wildcard machio/csrc/*.c machio/csrc/linux/*.c)
 C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c tests/fuzz/*.c tests/programs/*.c examples/c/*.c)
 C_HEADERS := $(wildcard machio/csrc/*.h machio/csrc/linux/*.h tests/c/*.h examples/c/*.h) \
 	$(shell find machio/csrc/linux/include -name '*.h' 2>/dev/null)
-C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS)) $(wildcard benchmarks/*.[ch] tests/costs/*.c)
+C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS)) $(wildcard benchmarks/*.[ch] tests/costs/*.c) \
+	$(wildcard tests/programs/*.cc)
 LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 	-Imachio/csrc -Imachio/csrc/linux -Imachio/csrc/linux/include -Itests/c
 

@@ -67,6 +67,8 @@ NOT_UNDER_VALGRIND = {
     "region-with_other_memory_in_the_message_it_is_copied": "the same",
     "region-a_failure_before_the_rights_are_taken_leaves_it_and_one_after_destroys_it": "the same",
 }
+# The bootstrap server is started with the Python that runs the tests.
+PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 # `make sanitize` asks for the slow ones.
 SELECTED = os.environ.get("MACHIO_C_FLAVOURS", "plain,sanitized").split(",")
 TIME_LIMIT = 60.0 if SELECTED == ["plain", "sanitized"] else 240.0
@@ -133,12 +135,17 @@ def builds(
     directory = tmp_path_factory.mktemp("c")
     builds: dict[str, Build] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def build(flavour: str) -> Build:
+            if flavour not in builds:
+                builds[flavour] = Build(pool, FLAVOURS[flavour], directory / flavour)
+            return builds[flavour]
+
         for item in request.session.items:
             if item.function is test_program:
-                flavour = item.callspec.params["flavour"]
-                if flavour not in builds:
-                    builds[flavour] = Build(pool, FLAVOURS[flavour], directory / flavour)
-                builds[flavour].add(item.callspec.params["program"])
+                build(item.callspec.params["flavour"]).add(item.callspec.params["program"])
+            elif item.function is test_cxx_as_it_is_written_for_macos:
+                build("plain")
     return builds
 
 
@@ -207,12 +214,16 @@ def test_program(
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TSAN_OPTIONS": f"suppressions={ROOT / 'tests/c/tsan.supp'}",
         **bootstrap_env,
-        # The bootstrap server is started with the Python that runs the tests.
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+        "PATH": PATH,
     }
     executable = builds[flavour].executable(program)
     command = [*RUNNERS.get(flavour, []), executable, *([name] if name else [])]
-    status, output = run(command, environment, tmp_path / "log")
+    expect_success(command, environment, tmp_path / "log")
+
+
+def expect_success(command: list[str | Path], environment: dict[str, str], log: Path) -> None:
+    """Run a program; how it ended and what it printed becomes the test's failure."""
+    status, output = run(command, environment, log)
     if status == -signal.SIGALRM:
         pytest.fail(f"not done after {TIME_LIMIT:.0f} s:\n{output}", pytrace=False)
     if status < 0:
@@ -283,3 +294,18 @@ def test_the_headers_are_good_cxx20(tmp_path: Path) -> None:
     flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", INCLUDE]
     done = subprocess.run([*CXX, *flags, source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_cxx_as_it_is_written_for_macos(
+    builds: dict[str, Build], bootstrap_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Programs in C++ compile as they are, find all names, and run."""
+    program, object_ = tmp_path / "idioms", tmp_path / "idioms.o"
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-I", str(INCLUDE)]
+    command = [*CXX, *flags, "-c", str(ROOT / "tests/programs/idioms.cc"), "-o", str(object_)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    library = [builds["plain"].objects[source].result() for source in LIBRARY]
+    make(program, object_, *library, "-lstdc++")
+    expect_success([program], {**bootstrap_env, "PATH": PATH}, tmp_path / "log")

@@ -255,9 +255,17 @@ TEST(guard_behaviour_is_kept_and_inherited) {
     CHECK_CHILD(pid);
 }
 
+static uint64_t thread_id(pthread_t thread) {
+    uint64_t id = 0;
+    CHECK_EQ(pthread_threadid_np(thread, &id), 0);
+    return id;
+}
+
 static void *thread_port(void *ret) {
     *(mach_port_t *)ret = mach_thread_self();
     CHECK_EQ(*(mach_port_t *)ret, pthread_mach_thread_np(pthread_self()));
+    CHECK_EQ(thread_id(0), thread_id(pthread_self()));
+    CHECK(thread_id(0) != (uint64_t)getpid());
     return NULL;
 }
 
@@ -266,6 +274,9 @@ TEST(threads_have_ports) {
     unsigned before = urefs(mine);
     pthread_t thread;
     thread_precedence_policy_data_t policy = {0};
+    CHECK_EQ(thread_id(pthread_self()), getpid());
+    CHECK_EQ(thread_id(0), getpid());
+    CHECK_EQ(pthread_threadid_np(pthread_self(), NULL), EINVAL);
     CHECK_EQ(mach_thread_self(), mine);
     CHECK_EQ(urefs(mine), before + 1);
     CHECK_EQ(pthread_mach_thread_np(pthread_self()), mine);

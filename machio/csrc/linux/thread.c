@@ -103,14 +103,32 @@ mach_port_t mach_thread_self(void) {
     return name;
 }
 
+/* 0 if the thread has ended. */
+static pid_t tid_of(pthread_t which) {
+    clockid_t clock;
+    if (pthread_getcpuclockid(which, &clock) != 0)
+        return 0;
+    return (pid_t) ~(clock >> 3); /* the kernel's form of a thread's clock */
+}
+
+int pthread_threadid_np(pthread_t which, uint64_t *thread_id) {
+    if (thread_id == NULL)
+        return EINVAL;
+    pid_t tid = which == 0 ? own_tid() : tid_of(which);
+    if (tid == 0)
+        return ESRCH;
+    *thread_id = (uint64_t)tid;
+    return 0;
+}
+
 /* Ownership: no right moves; the name is the library's. */
 mach_port_t pthread_mach_thread_np(pthread_t which) {
     mach_port_name_t name = MACH_PORT_NULL;
-    clockid_t clock;
-    if (pthread_getcpuclockid(which, &clock) != 0)
+    pid_t tid = tid_of(which);
+    if (tid == 0)
         return MACH_PORT_NULL;
     mio_lock();
-    struct thread *thread = find((pid_t) ~(clock >> 3)); /* the kernel's form of a thread's clock */
+    struct thread *thread = find(tid);
     if (thread != NULL)
         name = thread->port->name;
     mio_unlock();

@@ -8,6 +8,7 @@
 #include_next <pthread.h>
 
 #include <mach/port.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,6 +17,10 @@ extern "C" {
 /* The thread's port, MACH_PORT_NULL if there is none. Ownership: no right moves, the name is the
  * library's. */
 mach_port_t pthread_mach_thread_np(pthread_t thread);
+
+/* The thread's number in the whole system, the caller's own for 0. Returns 0, EINVAL without room
+ * for it, or ESRCH if the thread has ended. */
+int pthread_threadid_np(pthread_t thread, uint64_t *thread_id);
 
 #ifdef __cplusplus
 }

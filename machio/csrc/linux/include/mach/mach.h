@@ -24,7 +24,7 @@
 #include <mach/thread_act.h>
 #include <mach/thread_policy.h>
 #include <mach/vm_map.h>
-#include <mach/vm_page_size.h>
+#include <mach/vm_param.h>
 #include <sys/types.h>
 
 #ifdef __cplusplus

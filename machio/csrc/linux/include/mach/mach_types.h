@@ -7,6 +7,7 @@
 #ifndef _MACH_MACH_TYPES_H_
 #define _MACH_MACH_TYPES_H_
 
+#include <mach/exception_types.h>
 #include <mach/host_info.h>
 #include <mach/message.h>
 #include <mach/port.h>

@@ -15,6 +15,13 @@
 #define VM_FLAGS_RETURN_DATA_ADDR 0x00100000
 #define VM_FLAGS_ALIAS_MASK 0xff000000
 
+/* What the memory is for, which tools on a Mac show; on Linux nobody asks. */
 #define VM_MAKE_TAG(tag) ((tag) << 24)
+#define VM_MEMORY_MALLOC 1
+#define VM_MEMORY_MACH_MSG 20
+#define VM_MEMORY_STACK 30
+#define VM_MEMORY_GUARD 31
+#define VM_MEMORY_APPLICATION_SPECIFIC_1 240
+#define VM_MEMORY_APPLICATION_SPECIFIC_16 255
 
 #endif
