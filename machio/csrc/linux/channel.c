@@ -17,7 +17,6 @@
  *
  * Guarded by mio_task.lock. A port owns rx, tx, cw and cr; the task owns mio_task.null.
  */
-#include "rendezvous.h"
 #include "wire.h"
 
 #include <errno.h>

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Codes as text: one table for all of Mach, of MIG and of the bootstrap server.
+ * Codes as text: one table for all of Mach, of MIG and of the bootstrap server. And the sentence by
+ * which a call of this layer explains a failure whose code does not say enough.
  *
- * The numbers do not overlap, but for the several kinds of success. The table is constant, so there
- * is no lock and nothing to free.
+ * The numbers do not overlap, but for the several kinds of success. The table is constant and each
+ * thread has a sentence of its own, so there is no lock and nothing to free.
  */
+#include "internal.h"
 
+#include <errno.h>
 #include <mach/mach_error.h>
 #include <mach/message.h>
 #include <mach/mig_errors.h>
 #include <servers/bootstrap.h>
-#include <stddef.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 struct code_text {
@@ -194,4 +197,25 @@ void mach_error(const char *str, mach_error_t error_value) {
 
 const char *bootstrap_strerror(kern_return_t r) {
     return r == BOOTSTRAP_SUCCESS ? "BOOTSTRAP_SUCCESS: success" : describe(r);
+}
+
+/* ---- sentences ----------------------------------------------------------------------------- */
+
+static _Thread_local char sentence[1024];
+
+void mio_say(const char *format, ...) {
+    int saved = errno;
+    va_list arguments;
+
+    sentence[0] = '\0';
+    if (format != NULL) {
+        va_start(arguments, format);
+        vsnprintf(sentence, sizeof sentence, format, arguments);
+        va_end(arguments);
+    }
+    errno = saved;
+}
+
+const char *machio_last_error(void) {
+    return sentence[0] != '\0' ? sentence : NULL;
 }

@@ -33,6 +33,7 @@
  *   special.c  special and registered ports     thread.c, host.c  the ports of threads, of the host
  *   mig.c      what MIG's output calls     server.c  mach_msg_server     peek.c  mach_port_peek
  *   bootstrap.c, rendezvous.c  finding and starting the bootstrap server, its calls
+ *   error.c    codes, and what went wrong, in words
  */
 #ifndef MACHIO_LINUX_INTERNAL_H
 #define MACHIO_LINUX_INTERNAL_H
@@ -855,6 +856,13 @@ void mio_knotes_member_removed(struct mio_set *set, struct mio_port *port);
 /* mio_task.notice came into being: every kqueue watches it. */
 void mio_kqs_watch_notice(void);
 void mio_kqs_fork_child(void); /* closes and forgets every kqueue, closes the sets' watches */
+
+/* ---- error.c ---------------------------------------------------------------------------------- */
+
+/* Unlocked or not. The calling thread's sentence for machio_last_error; NULL takes it back. Keeps
+ * errno. */
+void mio_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *machio_last_error(void);
 
 /* ---- task.c, bootstrap.c -------------------------------------------------------------------- */
 

@@ -27,7 +27,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,27 +38,6 @@
 #include <unistd.h>
 
 #define REMEDY "or set MACHIO_BOOTSTRAP to the absolute path of another directory"
-
-/* ---- words --------------------------------------------------------------------------------- */
-
-static _Thread_local char sentence[1024];
-
-void mio_say(const char *format, ...) {
-    int saved = errno;
-    va_list arguments;
-
-    sentence[0] = '\0';
-    if (format != NULL) {
-        va_start(arguments, format);
-        vsnprintf(sentence, sizeof sentence, format, arguments);
-        va_end(arguments);
-    }
-    errno = saved;
-}
-
-const char *machio_last_error(void) {
-    return sentence[0] != '\0' ? sentence : NULL;
-}
 
 /* Says what failed for want of descriptors or otherwise, and gives the code for it. */
 static kern_return_t failed(const char *what, const char *path, int error) {
@@ -110,11 +88,6 @@ int64_t mio_rendezvous_clock(void) {
 
 static void nap(void) {
     nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
-}
-
-const char *mio_setting(const char *name) {
-    const char *value = secure_getenv(name);
-    return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
 /* $XDG_RUNTIME_DIR counts only if it is the user's own: su and sudo let another's through. */
@@ -496,8 +469,7 @@ kern_return_t machio_bootstrap_leave(int listener, int how) {
     if (claimed < 0)
         return KERN_FAILURE;
     /* A directory that was removed leads nobody here, and nothing can be locked in it. */
-    struct stat status;
-    if (fstat(claimed, &status) == 0 && status.st_nlink == 0)
+    if (is_removed(claimed))
         return KERN_SUCCESS;
     snprintf(place.path, sizeof place.path, "the bootstrap directory");
     for (;;) {

@@ -23,12 +23,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* ---- what went wrong, in words ------------------------------------------------------------- */
-
-/* Sets the calling thread's sentence for machio_last_error; NULL takes it back. Keeps errno. */
-void mio_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-const char *machio_last_error(void);
-
 /* ---- the private directory ----------------------------------------------------------------- */
 
 /* CLOCK_MONOTONIC in milliseconds: what deadlines are counted in. */

@@ -15,6 +15,7 @@
  * The pid for LISTEN_PID is not known before, so the grandchild writes it into its own copy of
  * the environment.
  */
+#include "internal.h"
 #include "rendezvous.h"
 
 #include <errno.h>
@@ -198,6 +199,11 @@ kern_return_t machio_set_bootstrap_command(const char *const argv[]) {
     for (unsigned i = 0; i < MOST_WORDS; i++)
         free(words[i]);
     return whole ? KERN_SUCCESS : KERN_RESOURCE_SHORTAGE;
+}
+
+const char *mio_setting(const char *name) {
+    const char *value = secure_getenv(name);
+    return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
 /*
