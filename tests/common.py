@@ -1,4 +1,4 @@
-"""What tests share with the programs that they start: loops, waits, open files, rights held.
+"""What tests share with the programs that they start: loops, waits, files, rights, pages held.
 
 It is not in conftest.py, for there is one of that name in other folders too.
 """
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import machio
@@ -93,6 +94,22 @@ def leaked_fds(before: dict[int, str], patience: float = 2.0) -> list[str]:
         if time.monotonic() > deadline:
             return [f"fd {fd} -> {what}" for fd, what in leaked.items()]
         time.sleep(0.01)
+
+
+def mapped() -> list[str]:
+    """Return the pages of this process that are files of the layer: by number, sorted. On Linux."""
+    if sys.platform != "linux":
+        return []
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted(line.split()[4] for line in lines if "memfd:mach_msg" in line)
+
+
+def filled(size: int, seed: int = 1) -> machio.Memory:
+    """Return memory with the bytes `seed`, `seed` + 1, ... in it; a multiple of 256."""
+    memory = machio.Memory(size)
+    with memory.view as view:
+        view[:] = bytes((seed + index) % 256 for index in range(256)) * (size // 256)
+    return memory
 
 
 def rights_held() -> set[tuple[int, int, int]]:

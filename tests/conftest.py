@@ -5,7 +5,7 @@
 - The test process never meets the user's bootstrap server: `machio.testing` sees to that, and has
   the fixtures `bootstrap_dir` and `bootstrap_env` for a test that wants its own.
 - A test that says something on one system only stands in `systems.toml`.
-- A file that is open after a test and was not before fails it.
+- A file that is open after a test and was not before fails it, and so does memory of a message.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import asyncio
 import gc
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import systems
-from common import LOOPS, leaked_fds, open_fds
+from common import LOOPS, leaked_fds, mapped, open_fds
 
 import machio
 from machio import _requests
@@ -119,9 +120,11 @@ def _lasting_fds() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_leaked_fds(request: pytest.FixtureRequest, _lasting_fds: None) -> Iterator[None]:
+def _nothing_leaked(request: pytest.FixtureRequest, _lasting_fds: None) -> Iterator[None]:
     gc.collect()
-    before = open_fds()
+    before, pages = open_fds(), mapped()
     yield
     if leaked := leaked_fds(before):
         pytest.fail("the test left files open:\n  " + "\n  ".join(leaked), pytrace=False)
+    if left := Counter(mapped()) - Counter(pages):
+        pytest.fail(f"the test left {left.total()} pieces of memory", pytrace=False)
