@@ -57,7 +57,7 @@ NOT_UNDER_VALGRIND = {
     "wire-a_message_is_never_half_received": "valgrind keeps the highest descriptors for itself",
     "wire-looking_first_receives_the_same": "valgrind refuses to raise the limit of descriptors",
     "limits-thousands_of_ports_with_rights_elsewhere": "the same",
-    "arrays-as_many_distinct_rights_as_there_may_be": "the same",
+    "distinct": "the same",
     "bundles-a_large_message_is_never_half_received": "valgrind keeps the highest descriptors",
     "bundles-nor_one_that_comes_as_a_surprise": "the same",
     "bundles-what_a_task_can_never_hold_is_dropped": "the same",

@@ -3,21 +3,9 @@
  *
  * Arrays of ports out of line, guarded ports, and bodies that mix all descriptors.
  */
-#include "tasks.h"
+#include "arrays.h"
 
-#include <stdalign.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <time.h>
-
-#define MANY 16383u
-
-struct with_array {
-    alignas(8) mach_msg_header_t header;
-    mach_msg_body_t body;
-    mach_msg_ool_ports_descriptor_t array;
-    mach_msg_max_trailer_t trailer;
-};
 
 struct with_guarded {
     alignas(8) mach_msg_header_t header;
@@ -26,44 +14,7 @@ struct with_guarded {
     mach_msg_max_trailer_t trailer;
 };
 
-#define ARRAY_SIZE ((mach_msg_size_t)offsetof(struct with_array, trailer))
 #define GUARDED_SIZE ((mach_msg_size_t)offsetof(struct with_guarded, trailer))
-
-static mach_msg_header_t complex_to(mach_port_t dest, mach_msg_type_name_t disposition) {
-    return (mach_msg_header_t){.msgh_bits = MACH_MSGH_BITS_COMPLEX | MACH_MSGH_BITS(disposition, 0),
-                               .msgh_remote_port = dest,
-                               .msgh_id = 3};
-}
-
-static struct with_array carrying(mach_port_t dest, mach_msg_type_name_t dest_disposition,
-                                  mach_port_name_t *names, unsigned count,
-                                  mach_msg_type_name_t disposition) {
-    return (struct with_array){
-        .header = complex_to(dest, dest_disposition),
-        .body = {1},
-        .array = {.address = names,
-                  .count = count,
-                  .disposition = disposition,
-                  .type = MACH_MSG_OOL_PORTS_DESCRIPTOR},
-    };
-}
-
-static mach_msg_return_t send_now(mach_msg_header_t *message, mach_msg_size_t size) {
-    return mach_msg(message, MACH_SEND_MSG | MACH_SEND_TIMEOUT, size, 0, 0, 0, 0);
-}
-
-static void get(mach_port_t port, mach_msg_header_t *message, mach_msg_size_t size, int options) {
-    CHECK_EQ(mach_msg(message, MACH_RCV_MSG | MACH_RCV_TIMEOUT | options, 0,
-                      size + (mach_msg_size_t)sizeof(mach_msg_max_trailer_t), port, 10000, 0),
-             MACH_MSG_SUCCESS);
-    CHECK_EQ(message->msgh_size, size);
-}
-
-static mach_port_type_t type_of(mach_port_name_t name) {
-    mach_port_type_t type = 0;
-    mach_port_type(SELF, name, &type);
-    return type;
-}
 
 static unsigned urefs(mach_port_name_t name, mach_port_right_t right) {
     mach_port_urefs_t count = 0;
@@ -195,71 +146,6 @@ TEST(as_many_rights_as_there_may_be) {
     destroy_port(other);
     destroy_port(port);
     CHECK_FDS(files + 1); /* where taken credits go */
-}
-
-/* Each is four files here while it is sent, and two there. */
-static unsigned most_distinct(void) {
-    struct rlimit limit = {.rlim_cur = 4 * MANY + 1000, .rlim_max = 4 * MANY + 1000};
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) { /* that takes privilege */
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-        limit.rlim_cur = limit.rlim_max;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    }
-    return limit.rlim_max / 4 > MANY + 100 ? MANY : (unsigned)limit.rlim_max / 4 - 100;
-}
-
-/* From another task: as many as the limits allow, each of which works. */
-TEST(as_many_distinct_rights_as_there_may_be) {
-    static mach_port_name_t names[MANY];
-    mach_port_t port = new_port();
-    struct message none;
-    unsigned count = most_distinct();
-    CHECK_EQ(receive(port, &none, 1), MACH_RCV_TIMED_OUT);
-    int files = check_fd_count();
-    struct handed handed = hand_over(port);
-    pid_t child = fork();
-    if (child == 0) {
-        mach_port_t there = take_over(&handed);
-        for (unsigned i = 0; i < count; i++)
-            names[i] = new_port();
-        struct with_array message =
-            carrying(there, MACH_MSG_TYPE_COPY_SEND, names, count, MACH_MSG_TYPE_MAKE_SEND);
-        mach_msg_return_t sent = send_now(&message.header, ARRAY_SIZE);
-        if (sent == MACH_SEND_NO_BUFFER) { /* the uid's limit: nothing was lost */
-            CHECK_EQ(type_of(names[0]), MACH_PORT_TYPE_RECEIVE);
-            message.array.count = count = 100;
-            sent = send_now(&message.header, ARRAY_SIZE);
-        }
-        CHECK_EQ(sent, MACH_MSG_SUCCESS);
-        for (unsigned i = 0; i < count; i++) {
-            struct message got;
-            CHECK_EQ(receive(names[i], &got, 20000), MACH_MSG_SUCCESS);
-            CHECK_EQ(got.header.msgh_id, (mach_msg_id_t)i);
-        }
-        _exit(0);
-    }
-    struct with_array got;
-    get(port, &got.header, ARRAY_SIZE, 0);
-    mach_port_name_t *array = got.array.address;
-    count = got.array.count;
-    for (unsigned i = 0; i < count; i++) {
-        mach_msg_header_t answer = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
-                                    .msgh_remote_port = array[i],
-                                    .msgh_id = (mach_msg_id_t)i};
-        CHECK_EQ(send_now(&answer, sizeof answer), MACH_MSG_SUCCESS);
-    }
-    CHECK_CHILD(child);
-    mach_port_name_t last = array[count - 1];
-    mach_msg_destroy(&got.header);
-    CHECK_EQ(type_of(last), 0);
-    forget(&handed);
-    destroy_port(port);
-    /* Bundles are closed by another thread; where taken credits go stays, and what watches for
-     * deaths. */
-    const struct timespec pause = {.tv_nsec = 1000000};
-    for (int i = 0; i < 5000 && check_fd_count() > files + 2; i++)
-        nanosleep(&pause, NULL);
-    CHECK(check_fd_count() <= files + 2);
 }
 
 /* ---- guarded ports ------------------------------------------------------------------------------ */
