@@ -7,6 +7,7 @@ released. Each has a `_blocking` twin for programs without a loop.
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -70,7 +71,7 @@ async def register(name: str, right: SendRight) -> None:
         with copy:
             _ffi.bootstrap_register(encoded, copy.name)
 
-    await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+    await _in_worker(call)
 
 
 def check_in_blocking(name: str) -> ReceiveRight:
@@ -100,7 +101,7 @@ class _Errand(Generic[R]):
     async def run(self) -> R:
         try:
             # Never in the loop: launchd is asked by a message, and takes its time to answer.
-            await anyio.to_thread.run_sync(self._fetch, abandon_on_cancel=True)
+            await _in_worker(self._fetch)
         except BaseException:
             self._abandon()
             raise
@@ -122,6 +123,27 @@ class _Errand(Generic[R]):
             right, self._right = self._right, None
         if right is not None:
             right.close()
+
+
+async def _in_worker(call: Callable[[], None]) -> None:
+    """Make a call in a worker thread, which goes on though the caller be cancelled."""
+    abandoned = False
+
+    def work() -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        try:
+            call()
+        finally:
+            # A thread that was abandoned is about to tell a loop that may be closing just now:
+            # into a pipe that nobody reads any more.
+            if not abandoned:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except BaseException:
+        abandoned = True
+        raise
 
 
 def _encode(name: str) -> bytes:

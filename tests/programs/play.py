@@ -209,11 +209,6 @@ def perform(
                 lambda _, context: problems.append(f"the loop: {context}")
             )
             runner.run(count(order, role, pipe, sides, problems))
-            # A worker that was abandoned tells the loop when it is done. Into the pipe of a loop
-            # that is just being closed that would be SIGPIPE, which here nobody ignores.
-            for thread in threading.enumerate():
-                if "AnyIO" in thread.name:
-                    thread.join(PATIENCE)
     except BaseException:
         problems.append(traceback.format_exc())
     gc.collect()
