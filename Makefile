@@ -11,11 +11,10 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 LIBRARY := $(wildcard machio/csrc/*.c machio/csrc/linux/*.c)
-C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c tests/fuzz/*.c tests/programs/*.c examples/c/*.c)
-C_HEADERS := $(wildcard machio/csrc/*.h machio/csrc/linux/*.h tests/c/*.h examples/c/*.h) \
+C_SOURCES := $(LIBRARY) $(wildcard tests/c/*.c tests/fuzz/*.c tests/programs/*.c examples/c/*.c benchmarks/*.c)
+C_HEADERS := $(wildcard machio/csrc/*.h machio/csrc/linux/*.h tests/c/*.h examples/c/*.h benchmarks/*.h) \
 	$(shell find machio/csrc/linux/include -name '*.h' 2>/dev/null)
-C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS)) $(wildcard benchmarks/*.[ch] tests/costs/*.c) \
-	$(wildcard tests/programs/*.cc)
+C_FORMATTED := $(filter-out %.cdef.h,$(C_SOURCES) $(C_HEADERS)) $(wildcard tests/costs/*.c tests/programs/*.cc)
 LINT_CFLAGS := -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -pthread \
 	-Imachio/csrc -Imachio/csrc/linux -Imachio/csrc/linux/include -Itests/c
 
@@ -63,14 +62,14 @@ fuzz: build/fuzz/decode ## feed the decoder what hostile peers might send, for S
 	@build/fuzz/decode -max_total_time=$(SECONDS) -timeout=20 -max_len=4096 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/ -verbosity=0 build/fuzz/corpus tests/fuzz/corpus
 
-bench: $(VENV)/.built $(VENV)/.bench ## measure machio beside its peers: a table, a picture, a line of history
+bench: $(VENV)/.built $(VENV)/.bench ## measure machio beside its peers, in eight minutes; ARGS=--help
 	@$(PY) benchmarks $(ARGS)
 
-bench-quick: $(VENV)/.built $(VENV)/.bench ## the same in a minute, on one core
+bench-quick: $(VENV)/.built $(VENV)/.bench ## the same in a minute
 	@$(PY) benchmarks --quick $(ARGS)
 
-bench-compare: $(VENV)/.built ## lay the last two runs of bench side by side
-	@$(PY) benchmarks --compare
+bench-compare: $(VENV)/.built ## lay the last two runs of bench, or two results in ARGS, side by side
+	@$(PY) benchmarks --compare $(ARGS)
 
 wheels: $(VENV)/.darwin ## build wheels for this Linux and for macOS into dist/, without a Mac
 	@$(PY) tools/darwin/wheels.py dist

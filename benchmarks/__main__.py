@@ -1,10 +1,9 @@
-"""Measure machio beside its floors and peers: ``python benchmarks [--quick] [--only WORD]``.
+"""Measure machio beside its floors and its peers.
 
-Each figure runs its contenders in turn (A B A B ...), every run in processes of its own. What is
-printed is the median over the runs of each run's median, with the least and the greatest of them;
-ratios are those of the medians. The results go to build/bench/ as JSON, a table and a picture, and
-a full run adds a line to history.jsonl, of which ``python benchmarks --compare`` lays the last two
-side by side.
+Each round runs the contenders of every figure in turn, every run in processes of its own; there
+are as many rounds as the time allows, five at most. A table has the medians of the runs' medians
+and the least and the greatest of them; ratios are those of the medians. The results go to
+build/bench as JSON, tables and a picture, and a full run adds a line to benchmarks/history.jsonl.
 """
 
 from __future__ import annotations
@@ -12,82 +11,89 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
+import signal
 import sys
-import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
-from figures import BUILD, FIGURES, HERE, Figure, Run
+import documents
+import longrun
+from figures import FIGURES
 from report import compare, machine, plot, table
+from rounds import Bench
+from runs import HERE, ROOT, place
 
-ROOT = HERE.parent
-
-
-def build() -> None:
-    """Compile the programs in C."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    cc = os.environ.get("CC", "cc").split()
-    flags = ["-O2", "-D_GNU_SOURCE", "-pthread", f"-I{ROOT / 'machio/csrc/linux/include'}"]
-    library = [str(path) for path in sorted((ROOT / "machio/csrc/linux").glob("*.c"))]
-    for name, sources in {"bare": [], "mach": library}.items():
-        command = [*cc, *flags, str(HERE / f"{name}.c"), *sources, "-o", str(BUILD / name)]
-        subprocess.run(command, check=True)
+HISTORY = HERE / "history.jsonl"
+ALLOWED = {True: 45.0, False: 480.0}  # seconds for all rounds, if quick or not
+EACH = {True: 0.12, False: 0.6}  # for a contender in a round
 
 
-def summary(runs: list[Run]) -> Run:
-    """Return the median over runs, and how far they lie apart."""
-    if "missing" in runs[0]:
-        return runs[0]
-    medians = [run["median"] for run in runs]
-    result = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    return {**result, "least": min(medians), "greatest": max(medians), "runs": len(runs)}
+def parse() -> argparse.Namespace:
+    """Return what the command line says."""
+    first, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=first, epilog=more)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one core, short runs, a minute")
+    add("--only", default="", metavar="WORD", help="figures with this in the title, no history")
+    add("--rounds", type=int, default=5, metavar="N", help="at most so many rounds (5)")
+    add("--time", type=float, metavar="SECONDS", help="begin no round later than that (480)")
+    add("--each", type=float, metavar="SECONDS", help="for a contender in a round (0.6)")
+    add("--json", action="store_true", help="print the results as JSON, not as tables")
+    add("--out", type=Path, default=ROOT / "build/bench", metavar="DIR", help="build/bench")
+    add("--list", action="store_true", help="list the figures")
+    other = parser.add_argument_group("instead of measuring so")
+    add = other.add_argument
+    add("--long", action="store_true", help="ten million messages: do memory and files stay flat?")
+    add("--messages", type=int, default=10_000_000, metavar="N", help="so many of them")
+    add("--compare", nargs="*", metavar="JSON", help="two results, or the history's last two")
+    add("--docs", action="store_true", help="write the last results into README.md and docs/")
+    options = parser.parse_args()
+    options.out = options.out.resolve()
+    options.time = ALLOWED[options.quick] if options.time is None else options.time
+    options.each = EACH[options.quick] if options.each is None else options.each
+    return options
 
 
-def measure(figure: Figure, pinned: bool, rounds: int, quick: bool) -> dict[str, Run]:
-    """Run the contenders of a figure in turn."""
-    runs: dict[str, list[Run]] = {name: [] for name in figure.contenders}
-    for _ in range(rounds):
-        for name, results in runs.items():
-            if not results or "missing" not in results[0]:
-                results.append(figure.run(name, pinned, quick))
-    return {name: summary(results) for name, results in runs.items()}
+def bench(options: argparse.Namespace) -> None:
+    """Measure, print and keep the results."""
+    figures = [figure for figure in FIGURES if options.only in figure.title]
+    if not figures:
+        raise SystemExit(f"no figure has {options.only!r} in its title")
+    result: dict[str, Any] = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine()}
+    with place(options.out) as here:
+        runs = Bench(here, options.quick, options.rounds, options.time, options.each)
+        result["figures"] = runs.measure(figures)
+    result["load"] = os.getloadavg()
+    text = table(result)
+    print(json.dumps(result, indent=1) if options.json else text)
+    (options.out / "results.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (options.out / "table.md").write_text(text, encoding="utf-8")
+    plot(result, options.out / "round-trips.svg")
+    if not (options.quick or options.only):
+        with HISTORY.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(result) + "\n")
+    if runs.failed:
+        raise SystemExit("these failed: " + ", ".join(runs.failed))
 
 
 def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one core, few and short runs")
-    parser.add_argument("--only", default="", help="figures with this word in the title")
-    parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--compare", action="store_true", help="the last two full runs")
-    options = parser.parse_args()
-    history = HERE / "history.jsonl"
-    if options.compare:
-        sys.exit(compare(history))
-
-    build()
-    rounds = options.rounds or (3 if options.quick else 5)
-    result = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine(), "figures": {}}
-    with tempfile.TemporaryDirectory(prefix="machio-benchmark-") as directory:
-        os.environ["MACHIO_BOOTSTRAP"] = directory
-        for figure in FIGURES:
-            if options.only not in figure.title:
-                continue
-            for pinned in figure.pinned[:1] if options.quick else figure.pinned:
-                title = f"{figure.title}, {'one core' if pinned else 'all cores'}"
-                print(f"measuring: {title}", file=sys.stderr)
-                result["figures"][title] = measure(figure, pinned, rounds, options.quick)
-    result["load"] = os.getloadavg()
-
-    text = table(result)
-    print(text)
-    (BUILD / "results.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    (BUILD / "table.md").write_text(text, encoding="utf-8")
-    plot(result, BUILD / "round-trips.svg")
-    if not options.quick and not options.only:
-        with history.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(result) + "\n")
+    """Do what the command line asks for."""
+    options = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.list:
+            print("\n".join(figure.title for figure in FIGURES))
+        elif options.compare is not None:
+            print(compare(HISTORY, options.compare))
+        elif options.docs:
+            documents.write(options.out)
+        elif options.long:
+            longrun.run(options.messages, options.out)
+        else:
+            bench(options)
+    except KeyboardInterrupt:
+        sys.exit("\nended; nothing is left running")
 
 
 if __name__ == "__main__":

@@ -1,107 +1,130 @@
-"""What is measured, against what, and which goals there are: one `Figure` for each row."""
+"""What is measured, against what, and which goals there are: one `Figure` for each table."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
-BUILD = HERE.parent / "build/bench"
-Run = dict[str, float]  # "median", "p99", "cpu": nanoseconds; or "missing": why
+from runs import HERE, Settings, output
+
+Run = dict[str, Any]  # "median", "p99", ...: see COLUMNS in report.py; or "missing": why
+How = Callable[[str, Settings], Run]
 
 NAMES = {
-    "floors.Floor": "bare add_reader",
-    "floors.Callbacks": "bare add_reader, no await",
+    "floors.Floor": "bare `add_reader`",
+    "floors.Callbacks": "bare `add_reader`, no await",
     "floors.Copy": "one memcpy",
     "floors.FreshCopy": "one memcpy into fresh memory",
-    "floors.SendFds": "socket.send_fds, 2 fds",
-    "floors.SendThreeFds": "socket.send_fds, 3 fds",
+    "floors.SendFds": "`socket.send_fds`, {} fds",
+    "floors.Rendezvous": "the same with bare sockets",
+    "floors.Waiting": "{} sockets, bare `add_reader`",
     "ours.Machio": "machio",
     "ours.Wide": "machio, queue of 1024",
-    "ours.Service": "machio Service, typed routine",
+    "ours.Service": "machio `Service`, typed routine",
     "ours.PassSend": "machio, a send right",
     "ours.PassReceive": "machio, a receive right",
-    "ours.Idle": "machio, 1 port awaited",
-    "ours.Idle100": "machio, 100 ports awaited",
-    "ours.Idle10000": "machio, 10,000 ports awaited",
+    "ours.Idle": "machio, {} awaited",
+    "ours.Waiting": "machio, {} ports with rights elsewhere",
+    "ours.WaitingAlone": "machio, {} ports",
     "ours.LookUp": "machio, bootstrap look-up",
-    "ours.Payload": "machio.Memory",
+    "ours.Handshake": "machio",
+    "ours.Payload": "`machio.Memory`",
     "peers.Streams": "streams",
     "peers.StreamsPayload": "streams",
-    "peers.PipePayload": "multiprocessing.Pipe (blocks)",
+    "peers.PipePayload": "`multiprocessing.Pipe`, which blocks",
     "peers.AnyioStreams": "anyio streams",
-    "peers.Pipe": "multiprocessing.Pipe (blocks)",
+    "peers.Pipe": "`multiprocessing.Pipe`, which blocks",
     "peers.ZeroMq": "pyzmq asyncio, ipc",
     "peers.DBus": "dbus-fast, dbus-daemon",
+    "starts.Start": "a program in C, first byte",
+    "starts.Spawn": "machio, the child of examples/c, first right",
+    "starts.StartPython": "Python, nothing imported, first byte",
+    "starts.StartAsyncio": "Python, asyncio, first byte",
+    "starts.StartMachio": "Python, asyncio and machio, first byte",
+    "starts.SpawnPython": "machio, a child in Python, first right",
+    "bare": "bare `sendmsg` and `recvmsg`",
+    "mach": "`mach_msg`",
 }
+
+
+def name(contender: str) -> str:
+    """Return what a table calls a contender."""
+    where, _, size = contender.partition(":")
+    return NAMES.get(where, where).format(f"{int(size or 1):,}")
+
+
+def sized(label: str) -> Callable[[str], str]:
+    """Have a table tell the size of each contender, too."""
+
+    def named(contender: str) -> str:
+        size = int(contender.partition(":")[2] or 1)
+        return f"{name(contender)}, {size:,} {label}{'s' * (size > 1)}"
+
+    return named
 
 
 @dataclass
 class Figure:
-    """One thing measured in several ways; `floor` is the way that the others are divided by.
+    """One thing measured in several ways; the first contender is the floor, by which one divides.
 
-    goals: (contender, other, the most that the ratio of their medians may be).
+    by: what of a run is compared. goals: (contender, other, the most that the ratio may be); other
+    is None: the most that the figure itself may be. pinned: to one core, not, or both. rounds: how
+    often at most.
     """
 
     title: str
-    floor: str
     contenders: list[str]
-    run: Callable[[str, bool, bool], Run]  # contender, pinned, quick
-    goals: list[tuple[str, str, float]] = field(default_factory=list)
+    how: How
+    goals: list[tuple[str, str | None, float]] = field(default_factory=list)
     pinned: tuple[bool, ...] = (True, False)
+    by: str = "median"
+    rounds: int = 5
+    name: Callable[[str], str] = name
+
+    def variants(self, quick: bool) -> list[tuple[str, bool]]:
+        """Return the titles of its tables, and whether they are pinned."""
+        pinned = self.pinned[:1] if quick else self.pinned
+        return [(f"{self.title}, {'one core' if one else 'all cores'}", one) for one in pinned]
 
 
-def _pin() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def worker(job: str, loop: str = "asyncio", weight: float = 1) -> How:
+    """Measure a contender in workers; weight: how much more or less time it gets than others."""
+
+    def how(contender: str, settings: Settings) -> Run:
+        seconds = str(settings.seconds * weight)
+        command = [sys.executable, str(HERE / "worker.py"), job, contender, loop, seconds]
+        run: Run = json.loads(output(command, settings))
+        return run
+
+    return how
 
 
-def _output(command: list[str], pinned: bool) -> str:
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=300,
-        preexec_fn=_pin if pinned else None,
-        cwd=HERE,
-    )
-    return done.stdout
-
-
-def _worker(
-    job: str, loop: str, count: int = 2000, least: int = 200
-) -> Callable[[str, bool, bool], Run]:
-    def run(contender: str, pinned: bool, quick: bool) -> Run:
-        trips = str(max(count // 5, least) if quick else count)
-        command = [sys.executable, "worker.py", job, contender, loop, trips]
-        result: Run = json.loads(_output(command, pinned))
-        return result
-
+def program(contender: str, settings: Settings) -> Run:
+    """Measure a program in C."""
+    command = [str(settings.place.programs / contender), str(settings.seconds), "64"]
+    run: Run = json.loads(output(command, settings))
     return run
 
 
-def _program(contender: str, pinned: bool, quick: bool) -> Run:
-    count = "5000" if quick else "30000"
-    return {"median": float(_output([str(BUILD / contender), count, "64"], pinned))}
-
-
-def _import(contender: str, pinned: bool, quick: bool) -> Run:  # noqa: ARG001
+def imports(contender: str, settings: Settings) -> Run:
     """Time the imports inside a fresh interpreter."""
     before = "import time; start = time.perf_counter_ns()\n"
     after = "\nprint(time.perf_counter_ns() - start)"
-    code = {"asyncio": "import asyncio", "asyncio + machio": "import asyncio, machio"}[contender]
-    return {"median": float(_output([sys.executable, "-c", before + code + after], pinned))}
+    code = before + contender + after
+    return {"median": float(output([sys.executable, "-c", code], settings))}
+
+
+def sizes(contender: str, *numbers: int) -> list[str]:
+    """Return a contender in several sizes."""
+    return [f"{contender}:{number}" for number in numbers]
 
 
 FIGURES = [
     Figure(
         "round trip, asyncio",
-        "floors.Floor",
         [
             "floors.Floor",
             "floors.Callbacks",
@@ -113,7 +136,7 @@ FIGURES = [
             "peers.ZeroMq",
             "peers.DBus",
         ],
-        _worker("ask", "asyncio"),
+        worker("ask"),
         [
             ("ours.Machio", "floors.Floor", 1.25),
             ("ours.Machio", "peers.Streams", 0.5),
@@ -125,15 +148,13 @@ FIGURES = [
     ),
     Figure(
         "round trip, uvloop",
-        "floors.Floor",
         ["floors.Floor", "floors.Callbacks", "ours.Machio", "ours.Service", "peers.Streams"],
-        _worker("ask", "uvloop"),
+        worker("ask", "uvloop"),
         [("ours.Machio", "floors.Floor", 1.25), ("ours.Machio", "peers.Streams", 1)],
     ),
-    Figure("round trip in C", "bare", ["bare", "mach"], _program, [("mach", "bare", 1.5)]),
+    Figure("round trip in C", ["bare", "mach"], program, [("mach", "bare", 1.5)]),
     Figure(
         "one way, asyncio",
-        "floors.Floor",
         [
             "floors.Floor",
             "ours.Machio",
@@ -143,7 +164,7 @@ FIGURES = [
             "peers.Pipe",
             "peers.ZeroMq",
         ],
-        _worker("drain", "asyncio", 5000),
+        worker("drain"),
         [
             ("ours.Wide", "peers.Streams", 0.5),
             ("ours.Wide", "peers.AnyioStreams", 0.5),
@@ -151,32 +172,7 @@ FIGURES = [
         ],
     ),
     Figure(
-        "a send right there and back",
-        "floors.SendFds",
-        ["floors.SendFds", "ours.PassSend"],
-        _worker("ask", "asyncio"),
-        [("ours.PassSend", "floors.SendFds", 2)],
-        pinned=(True,),
-    ),
-    Figure(
-        "a receive right there and back",
-        "floors.SendThreeFds",
-        ["floors.SendThreeFds", "ours.PassReceive"],
-        _worker("ask", "asyncio"),
-        [("ours.PassReceive", "floors.SendThreeFds", 4)],
-        pinned=(True,),
-    ),
-    Figure(
-        "round trip, more ports awaited",
-        "ours.Idle",
-        ["ours.Idle", "ours.Idle100", "ours.Idle10000"],
-        _worker("ask", "asyncio"),
-        [("ours.Idle100", "ours.Idle", 1.1), ("ours.Idle10000", "ours.Idle", 1.1)],
-        pinned=(True,),
-    ),
-    Figure(
         "64 MiB, filled and read",
-        "floors.Copy",
         [
             "floors.Copy",
             "floors.FreshCopy",
@@ -184,27 +180,100 @@ FIGURES = [
             "peers.StreamsPayload",
             "peers.PipePayload",
         ],
-        _worker("ask", "asyncio", 10, 5),
+        worker("ask"),
         [
             ("ours.Payload", "floors.Copy", 1.3),
             ("ours.Payload", "peers.StreamsPayload", 0.33),
             ("ours.Payload", "peers.PipePayload", 0.33),
         ],
+        rounds=3,
+    ),
+    Figure(
+        "a send right there and back",
+        ["floors.SendFds:2", "ours.PassSend"],
+        worker("ask"),
+        [("ours.PassSend", "floors.SendFds:2", 2)],
+        pinned=(True,),
+    ),
+    Figure(
+        "a receive right there and back",
+        ["floors.SendFds:3", "ours.PassReceive"],
+        worker("ask"),
+        [("ours.PassReceive", "floors.SendFds:3", 4)],
+        pinned=(True,),
     ),
     Figure(
         "look-up",
-        "ours.Machio",
         ["ours.Machio", "ours.LookUp"],
-        _worker("ask", "asyncio", 1000),
+        worker("ask"),
         [("ours.LookUp", "ours.Machio", 3)],
         pinned=(True,),
     ),
     Figure(
+        "handshake, both sides running",
+        ["floors.Rendezvous", "ours.Handshake"],
+        worker("ask"),
+        [("ours.Handshake", "floors.Rendezvous", 3)],
+    ),
+    Figure(
+        "start of a child in C",
+        ["starts.Start", "starts.Spawn"],
+        worker("ask"),
+        [("starts.Spawn", "starts.Start", 1.05)],
+        pinned=(True,),
+    ),
+    Figure(
+        "start of a child in Python",
+        ["starts.StartMachio", "starts.SpawnPython", "starts.StartPython", "starts.StartAsyncio"],
+        worker("ask"),
+        [("starts.SpawnPython", "starts.StartMachio", 1.05)],
+        pinned=(True,),
+    ),
+    Figure(
+        "round trip, ports awaited",
+        sizes("ours.Idle", 1, 100, 10_000),
+        worker("ask"),
+        [("ours.Idle:100", "ours.Idle:1", 1.1), ("ours.Idle:10000", "ours.Idle:1", 1.1)],
+        pinned=(True,),
+    ),
+    Figure(
+        "memory of what waits",
+        ["floors.Waiting:4000", "ours.WaitingAlone:10000", "ours.Waiting:4000"],
+        worker("hold"),
+        [("ours.WaitingAlone:10000", None, 2048), ("ours.Waiting:4000", None, 2048)],
+        pinned=(True,),
+        by="own",
+    ),
+    Figure(
+        "senders to one receiver",
+        [
+            *sizes("floors.Floor", 1, 8),
+            *sizes("ours.Machio", 1, 8),
+            *sizes("ours.Wide", 1, 2, 4, 8),
+            *sizes("peers.Streams", 1, 8),
+        ],
+        worker("crowd"),
+        pinned=(False,),
+        rounds=3,
+        name=sized("sender"),
+    ),
+    Figure(
+        "clients of one service",
+        [
+            *sizes("floors.Floor", 1, 100),
+            *sizes("ours.Service", 1, 10, 100, 1000),
+            *sizes("peers.Streams", 1, 100, 1000),
+        ],
+        worker("serve", weight=2),
+        pinned=(False,),
+        rounds=3,
+        name=sized("client"),
+    ),
+    Figure(
         "import",
-        "asyncio",
-        ["asyncio", "asyncio + machio"],
-        _import,
-        [("asyncio + machio", "asyncio", 1.5)],
+        ["import asyncio", "import asyncio, machio"],
+        imports,
+        [("import asyncio, machio", "import asyncio", 1.5)],
         pinned=(True,),
     ),
 ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
-from contender import BYTES, PAYLOAD, Contender, Trips, now, pair, payload
+from contender import BYTES, PAYLOAD, Contender, Take, Trips, pair, payload
 
 
 class Awaited:
@@ -39,139 +42,233 @@ class Awaited:
 
 
 class Floor(Contender):
-    """What anything that can be awaited costs at least."""
+    """What anything that can be awaited costs at least; `size` senders share one socket."""
 
-    def prepare(self) -> tuple[Any, int]:
-        return pair(socket.SOCK_SEQPACKET)
+    fds = 1
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    def prepare(self) -> tuple[Any, list[int]]:
+        first, second = pair(socket.SOCK_SEQPACKET)
+        return first, [second, *(os.dup(second) for _ in range(1, self.size))]
+
+    async def ask(self, first: Any, trips: Trips) -> None:
         link = Awaited(first)
-        times = []
         for _ in trips:
-            start = now()
             first.send(BYTES)
             await link.receive()
-            times.append(now() - start)
         link.close()
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         link = Awaited(socket.socket(fileno=second))
-        for _ in range(count):
+        while True:
             link.sock.send(await link.receive())
-        link.close()
 
-    async def pour(self, second: int, count: int) -> None:
+    async def pour(self, second: int, bodies: Iterable[bytes]) -> None:
         sock = socket.socket(fileno=second)
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        for _ in range(count):
-            await loop.sock_sendall(sock, BYTES)
-        sock.close()
+        for body in bodies:
+            await loop.sock_sendall(sock, body)
 
-    async def drain(self, first: Any, trips: Trips) -> list[int]:
+    async def drain(self, first: Any, trips: Trips, take: Take) -> None:
         first.setblocking(False)
         loop = asyncio.get_running_loop()
-        times = []
         for _ in trips:
-            await loop.sock_recv(first, 4096)
-            times.append(now())
-        return times
+            take(await loop.sock_recv(first, 4096))
+        first.close()
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[tuple[str, str]]:
+        loop = asyncio.get_running_loop()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def answer(client: Awaited) -> None:
+            while message := await client.receive():
+                client.sock.send(message)
+            client.close()
+
+        def accept() -> None:
+            tasks.add(asyncio.create_task(answer(Awaited(listener.accept()[0]))))
+
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        ):
+            place = str(Path(directory, "socket"))
+            listener.bind(place)
+            listener.listen(self.size)
+            loop.add_reader(listener, accept)
+            yield "packets", place
+            loop.remove_reader(listener)
+            await asyncio.gather(*tasks)  # the clients are gone
+
+
+@contextlib.asynccontextmanager
+async def waiting(receives: Iterable[Any]) -> AsyncIterator[None]:
+    """Have tasks wait for something that does not come, in the block."""
+    tasks = [asyncio.create_task(receive) for receive in receives]
+    await asyncio.sleep(0)
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Waiting(Contender):
+    """`size` sockets with a bare `add_reader`, each awaited by a task."""
+
+    fds = 2
+
+    def prepare(self) -> tuple[Any, list[int]]:
+        return None, []
+
+    @contextlib.asynccontextmanager
+    async def wait(self, first: Any) -> AsyncIterator[None]:  # noqa: ARG002
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(self.size)]
+        links = [Awaited(mine) for mine, _ in pairs]
+
+        async def receive(link: Awaited) -> None:
+            await link.receive()
+
+        async with waiting(receive(link) for link in links):
+            yield
+        for link, (_, theirs) in zip(links, pairs, strict=True):
+            link.close()
+            theirs.close()
 
 
 class Callbacks(Contender):
     """The same without a task: the callback answers by itself. Nothing awaits anything."""
 
-    def prepare(self) -> tuple[Any, int]:
-        return pair(socket.SOCK_SEQPACKET)
+    def prepare(self) -> tuple[Any, list[int]]:
+        first, second = pair(socket.SOCK_SEQPACKET)
+        return first, [second]
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:
         first.setblocking(False)
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        times: list[int] = []
-        start = 0
+        left = iter(trips)
 
         def readable() -> None:
-            nonlocal start
             first.recv(4096)
-            times.append(now() - start)
-            if next(trips, None) is None:
+            if next(left, None) is None:
                 done.set_result(None)
-                return
-            start = now()
-            first.send(BYTES)
+                loop.remove_reader(first)
+            else:
+                first.send(BYTES)
 
         loop.add_reader(first, readable)
-        next(trips)
-        start = now()
+        next(left)
         first.send(BYTES)
         await done
-        loop.remove_reader(first)
-        return times
+        first.close()
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         sock = socket.socket(fileno=second)
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        done = loop.create_future()
 
         def readable() -> None:
-            nonlocal count
             sock.send(sock.recv(4096))
-            count -= 1
-            if not count:
-                done.set_result(None)
 
         loop.add_reader(sock, readable)
-        await done
-        loop.remove_reader(sock)
-        sock.close()
+        await loop.create_future()
 
 
 class SendFds(Contender):
-    """Descriptors go there and come back, by `socket.send_fds` and `recv_fds`."""
+    """`size` descriptors go there and come back, by `socket.send_fds` and `recv_fds`."""
 
-    fds: ClassVar[int] = 2  # as many as a send right has
-
-    def prepare(self) -> tuple[Any, int]:
-        return pair(socket.SOCK_SEQPACKET)
+    def prepare(self) -> tuple[Any, list[int]]:
+        first, second = pair(socket.SOCK_SEQPACKET)
+        return first, [second]
 
     def _link(self, sock: socket.socket) -> Awaited:
-        return Awaited(sock, partial(socket.recv_fds, sock, 4096, self.fds))
+        return Awaited(sock, partial(socket.recv_fds, sock, 4096, self.size))
 
-    @staticmethod
-    def _send(sock: socket.socket, fds: list[int]) -> None:
-        socket.send_fds(sock, [BYTES], fds)
-        for fd in fds:
-            os.close(fd)
-
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:
         link = self._link(first)
-        fds = [os.dup(first.fileno()) for _ in range(self.fds)]
-        times = []
+        fds = [os.dup(first.fileno()) for _ in range(self.size)]
         for _ in trips:
-            start = now()
-            self._send(first, fds)
+            send_away(first, BYTES, fds)
             _, fds, _, _ = await link.receive()
-            times.append(now() - start)
         link.close()
-        for fd in fds:
-            os.close(fd)
-        return times
+        close_all(fds)
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         link = self._link(socket.socket(fileno=second))
-        for _ in range(count):
+        while True:
             _, fds, _, _ = await link.receive()
-            self._send(link.sock, fds)
-        link.close()
+            send_away(link.sock, BYTES, fds)
 
 
-class SendThreeFds(SendFds):
-    """The same with as many as a receive right has."""
+def close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
-    fds = 3
+
+def send_away(sock: socket.socket, body: bytes, fds: list[int]) -> None:
+    """Send descriptors, which are closed here."""
+    socket.send_fds(sock, [body], fds)
+    close_all(fds)
+
+
+class Rendezvous(Contender):
+    """What a handshake does, with bare sockets and no more calls than that takes.
+
+    A server makes a socket and has a directory keep the other end under a name. It writes the name
+    into a pipe; the client reads it, gets the end from the directory, and sends two descriptors, as
+    many as a send right has, through it. Three processes, one name at a time.
+    """
+
+    CLIENT: ClassVar[bytes] = b"client"
+    DIRECTORY: ClassVar[bytes] = b"directory"
+
+    def prepare(self) -> tuple[Any, list[int]]:
+        to_client, client = pair(socket.SOCK_SEQPACKET)
+        to_directory, directory = pair(socket.SOCK_SEQPACKET)
+        ours, theirs = pair(socket.SOCK_SEQPACKET)
+        send_away(to_client, self.CLIENT, [ours.detach()])
+        send_away(to_directory, self.DIRECTORY, [theirs])
+        return (to_client, to_directory), [client, directory]
+
+    async def ask(self, first: Any, trips: Trips) -> None:
+        pipe, directory = first[0], Awaited(first[1])
+        for _ in trips:
+            service, theirs = pair(socket.SOCK_SEQPACKET)
+            send_away(directory.sock, BYTES, [theirs])
+            await directory.receive()
+            queue = Awaited(service, partial(socket.recv_fds, service, 4096, 2))
+            pipe.send(BYTES)
+            close_all((await queue.receive())[1])
+            queue.close()
+        pipe.close()
+        directory.close()
+
+    async def echo(self, second: int) -> None:
+        mine = socket.socket(fileno=second)
+        role, fds, _, _ = socket.recv_fds(mine, 4096, 1)
+        other = socket.socket(fileno=fds[0])
+        await (self._look_up if role == self.CLIENT else self._keep)(mine, other)
+
+    async def _look_up(self, pipe: socket.socket, directory: socket.socket) -> None:
+        right = [os.dup(pipe.fileno()) for _ in range(2)]
+        offer = Awaited(pipe)
+        answer = Awaited(directory, partial(socket.recv_fds, directory, 4096, 1))
+        while True:
+            name = await offer.receive()
+            directory.send(name)
+            _, (fd,), _, _ = await answer.receive()
+            with socket.socket(fileno=fd) as service:
+                socket.send_fds(service, [name], right)
+
+    async def _keep(self, server: socket.socket, client: socket.socket) -> None:
+        checking_in = Awaited(server, partial(socket.recv_fds, server, 4096, 1))
+        looking_up = Awaited(client)
+        while True:
+            _, kept, _, _ = await checking_in.receive()
+            look_up = looking_up.receive()
+            server.send(BYTES)
+            send_away(client, await look_up, kept)
 
 
 class Copy(Contender):
@@ -179,32 +276,19 @@ class Copy(Contender):
 
     warm_up = 3
 
-    def prepare(self) -> tuple[Any, int]:
-        return pair()
+    def prepare(self) -> tuple[Any, list[int]]:
+        return None, []
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:  # noqa: ARG002
         source, target = payload(), memoryview(bytearray(PAYLOAD))
-        times = []
         for _ in trips:
-            start = now()
             target[:] = source
-            times.append(now() - start)
-        first.close()
-        return times
-
-    async def echo(self, second: int, count: int) -> None:  # noqa: ARG002
-        os.close(second)
 
 
 class FreshCopy(Copy):
     """The same into memory that the kernel gives page by page, as it must before any is sent."""
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:  # noqa: ARG002
         source = payload()
-        times = []
         for _ in trips:
-            start = now()
             bytearray(source)
-            times.append(now() - start)
-        first.close()
-        return times

@@ -1,17 +1,19 @@
 /*
  * SPDX-License-Identifier: Apache-2.0
  *
- * The same in Mach: COUNT round trips of SIZE bytes of body between two processes, each side with
- * one mach_msg() that sends and receives. Prints the median in nanoseconds.
+ * The same in Mach: round trips of SIZE bytes of body between two processes, each side with one
+ * mach_msg() that sends and receives, for so many SECONDS and no more than COUNT.
  *
  * A forked child inherits the ports that its parent registered: so it finds the parent's, and its
  * first message brings the parent a right to its own.
  *
- *     mach COUNT SIZE
+ *     mach SECONDS SIZE [COUNT]
  */
-#include "clock.h"
+#include "times.h"
 
+#include <limits.h>
 #include <mach/mach.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,61 +28,54 @@ static mach_port_t new_port(void) {
     return port;
 }
 
-static void exchange(mach_msg_option_t option, mach_port_t to, mach_port_t from, size_t size) {
+static size_t size;
+static mach_port_t here, there; /* our port, and a right to the other process's */
+
+static void trip(void *way) {
+    (void)way;
     buffer.header.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0);
     buffer.header.msgh_size = (mach_msg_size_t)(sizeof buffer.header + size);
-    buffer.header.msgh_remote_port = to;
+    buffer.header.msgh_remote_port = there;
     buffer.header.msgh_local_port = MACH_PORT_NULL;
-    MUST(mach_msg(&buffer.header, option, buffer.header.msgh_size, sizeof buffer, from,
-                  MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL) == MACH_MSG_SUCCESS);
+    MUST(mach_msg(&buffer.header, MACH_SEND_MSG | MACH_RCV_MSG, buffer.header.msgh_size,
+                  sizeof buffer, here, MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL) == MACH_MSG_SUCCESS);
 }
 
-static int child(long count, size_t size) {
+static void child(void) {
     mach_port_array_t ports;
     mach_msg_type_number_t n;
-    mach_port_t port = new_port();
+    here = new_port();
     MUST(mach_ports_lookup(mach_task_self(), &ports, &n) == KERN_SUCCESS && n > 0);
-    mach_port_t parent = ports[0];
+    there = ports[0];
     buffer.header = (mach_msg_header_t){
         .msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND),
         .msgh_size = sizeof buffer.header,
-        .msgh_remote_port = parent,
-        .msgh_local_port = port,
+        .msgh_remote_port = there,
+        .msgh_local_port = here,
     };
     MUST(mach_msg(&buffer.header, MACH_SEND_MSG | MACH_RCV_MSG, sizeof buffer.header, sizeof buffer,
-                  port, MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL) == MACH_MSG_SUCCESS);
-    for (long i = 1 - WARM_UP; i < count; i++)
-        exchange(MACH_SEND_MSG | MACH_RCV_MSG, parent, port, size);
-    exchange(MACH_SEND_MSG, parent, MACH_PORT_NULL, size);
-    return 0;
+                  here, MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL) == MACH_MSG_SUCCESS);
+    for (;;)
+        trip(NULL);
 }
 
 int main(int argc, char **argv) {
-    MUST(argc == 3);
-    long count = atol(argv[1]);
-    size_t size = (size_t)atol(argv[2]) & ~(size_t)3;
-    mach_port_t port = new_port();
+    MUST(argc == 3 || argc == 4);
+    size = (size_t)atol(argv[2]) & ~(size_t)3;
+    here = new_port();
     MUST(size <= 65536);
-    MUST(mach_port_insert_right(mach_task_self(), port, port, MACH_MSG_TYPE_MAKE_SEND) ==
+    MUST(mach_port_insert_right(mach_task_self(), here, here, MACH_MSG_TYPE_MAKE_SEND) ==
          KERN_SUCCESS);
-    MUST(mach_ports_register(mach_task_self(), &port, 1) == KERN_SUCCESS);
+    MUST(mach_ports_register(mach_task_self(), &here, 1) == KERN_SUCCESS);
     pid_t pid = fork();
     MUST(pid >= 0);
     if (pid == 0)
-        return child(count, size);
+        child();
 
-    MUST(mach_msg(&buffer.header, MACH_RCV_MSG, 0, sizeof buffer, port, MACH_MSG_TIMEOUT_NONE,
+    MUST(mach_msg(&buffer.header, MACH_RCV_MSG, 0, sizeof buffer, here, MACH_MSG_TIMEOUT_NONE,
                   MACH_PORT_NULL) == MACH_MSG_SUCCESS);
-    mach_port_t peer = buffer.header.msgh_remote_port;
-    int64_t *times = calloc((size_t)count, sizeof *times);
-    MUST(times != NULL && count > 0);
-    for (long i = -WARM_UP; i < count; i++) {
-        int64_t start = now();
-        exchange(MACH_SEND_MSG | MACH_RCV_MSG, peer, port, size);
-        if (i >= 0)
-            times[i] = now() - start;
-    }
-    report(times, count);
-    waitpid(pid, NULL, 0);
+    there = buffer.header.msgh_remote_port;
+    report(atof(argv[1]), argc == 4 ? atol(argv[3]) : LONG_MAX, trip, NULL);
+    MUST(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
     return 0;
 }

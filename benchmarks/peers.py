@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import multiprocessing.connection
 import os
@@ -11,12 +10,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 from anyio.abc import UNIXSocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from contender import BYTES, PAGE, PAYLOAD, SIZE, Contender, Missing, Trips, now, pair, payload
+from contender import BYTES, PAGE, PAYLOAD, SIZE, Contender, Missing, Take, Trips, pair, payload
 
 try:
     import zmq.asyncio
@@ -30,120 +30,118 @@ except ImportError:
 
 
 class Streams(Contender):
-    """asyncio's (and uvloop's) streams over a pair of UNIX sockets."""
+    """asyncio's (and uvloop's) streams; `size` senders or clients have a connection each."""
 
-    def prepare(self) -> tuple[Any, int]:
-        return pair()
+    fds = 1
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
-        reader, writer = await asyncio.open_connection(sock=first)
-        times = []
+    def prepare(self) -> tuple[Any, list[int]]:
+        pairs = [pair() for _ in range(self.size)]
+        return [first for first, _ in pairs], [second for _, second in pairs]
+
+    async def ask(self, first: Any, trips: Trips) -> None:
+        reader, writer = await asyncio.open_connection(sock=first[0])
         for _ in trips:
-            start = now()
             writer.write(BYTES)
             await writer.drain()
             await reader.readexactly(SIZE)
-            times.append(now() - start)
         writer.close()
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
-        sock = socket.socket(fileno=second)
-        reader, writer = await asyncio.open_connection(sock=sock)
-        for _ in range(count):
+    async def echo(self, second: int) -> None:
+        reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=second))
+        while True:
             writer.write(await reader.readexactly(SIZE))
             await writer.drain()
-        writer.close()
 
-    async def pour(self, second: int, count: int) -> None:
-        sock = socket.socket(fileno=second)
-        _, writer = await asyncio.open_connection(sock=sock)
-        for _ in range(count):
-            writer.write(BYTES)
+    async def pour(self, second: int, bodies: Iterable[bytes]) -> None:
+        _, writer = await asyncio.open_connection(sock=socket.socket(fileno=second))
+        for body in bodies:
+            writer.write(body)
             await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
-    async def drain(self, first: Any, trips: Trips) -> list[int]:
-        reader, writer = await asyncio.open_connection(sock=first)
-        times = []
-        for _ in trips:
-            await reader.readexactly(SIZE)
-            times.append(now())
-        writer.close()
-        return times
+    async def drain(self, first: Any, trips: Trips, take: Take) -> None:
+        left = iter(trips)
+
+        async def one(sock: socket.socket) -> None:
+            reader, writer = await asyncio.open_connection(sock=sock)
+            with contextlib.suppress(asyncio.IncompleteReadError):  # the senders are gone
+                for _ in left:
+                    take(await reader.readexactly(SIZE))
+            writer.close()
+
+        await asyncio.gather(*map(one, first))
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[tuple[str, str]]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    writer.write(await reader.readexactly(SIZE))
+                    await writer.drain()
+            writer.close()
+
+        with tempfile.TemporaryDirectory() as directory:
+            place = str(Path(directory, "socket"))
+            async with await asyncio.start_unix_server(answer, place, backlog=self.size):
+                yield "stream", place
 
 
 class AnyioStreams(Contender):
     """anyio's UNIX streams."""
 
-    def prepare(self) -> tuple[Any, int]:
-        return pair()
+    def prepare(self) -> tuple[Any, list[int]]:
+        first, second = pair()
+        return first, [second]
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
-        times = []
+    async def ask(self, first: Any, trips: Trips) -> None:
         async with await UNIXSocketStream.from_socket(first) as stream:
             for _ in trips:
-                start = now()
                 await stream.send(BYTES)
                 await stream.receive(SIZE)
-                times.append(now() - start)
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         async with await UNIXSocketStream.from_socket(socket.socket(fileno=second)) as stream:
-            for _ in range(count):
+            while True:
                 await stream.send(await stream.receive(SIZE))
 
-    async def pour(self, second: int, count: int) -> None:
+    async def pour(self, second: int, bodies: Iterable[bytes]) -> None:
         async with await UNIXSocketStream.from_socket(socket.socket(fileno=second)) as stream:
-            for _ in range(count):
-                await stream.send(BYTES)
+            for body in bodies:
+                await stream.send(body)
 
-    async def drain(self, first: Any, trips: Trips) -> list[int]:
+    async def drain(self, first: Any, trips: Trips, take: Take) -> None:
         async with await UNIXSocketStream.from_socket(first) as stream:
             buffered = BufferedByteReceiveStream(stream)
-            times = []
             for _ in trips:
-                await buffered.receive_exactly(SIZE)
-                times.append(now())
-            return times
+                take(await buffered.receive_exactly(SIZE))
 
 
 class Pipe(Contender):
     """`multiprocessing.Pipe`, which blocks: no event loop, nothing else can happen meanwhile."""
 
-    def prepare(self) -> tuple[Any, int]:
+    def prepare(self) -> tuple[Any, list[int]]:
         first, second = multiprocessing.connection.Pipe()
         fd = os.dup(second.fileno())
         second.close()
-        return first, fd
+        return first, [fd]
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
-        times = []
+    async def ask(self, first: Any, trips: Trips) -> None:
         for _ in trips:
-            start = now()
             first.send_bytes(BYTES)
             first.recv_bytes()
-            times.append(now() - start)
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         with multiprocessing.connection.Connection(second) as connection:
-            for _ in range(count):
+            while True:
                 connection.send_bytes(connection.recv_bytes())
 
-    async def pour(self, second: int, count: int) -> None:
+    async def pour(self, second: int, bodies: Iterable[bytes]) -> None:
         with multiprocessing.connection.Connection(second) as connection:
-            for _ in range(count):
-                connection.send_bytes(BYTES)
+            for body in bodies:
+                connection.send_bytes(body)
 
-    async def drain(self, first: Any, trips: Trips) -> list[int]:
-        times = []
+    async def drain(self, first: Any, trips: Trips, take: Take) -> None:
         for _ in trips:
-            first.recv_bytes()
-            times.append(now())
-        return times
+            take(first.recv_bytes())
 
 
 class StreamsPayload(Streams):
@@ -151,26 +149,21 @@ class StreamsPayload(Streams):
 
     warm_up = 3
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:
         source = payload()
-        reader, writer = await asyncio.open_connection(sock=first)
-        times = []
+        reader, writer = await asyncio.open_connection(sock=first[0])
         for _ in trips:
-            start = now()
             writer.write(source)
             await writer.drain()
             await reader.readexactly(SIZE)
-            times.append(now() - start)
         writer.close()
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         sock = socket.socket(fileno=second)
         reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 20)
-        for _ in range(count):
+        while True:
             writer.write((await reader.readexactly(PAYLOAD))[::PAGE][:SIZE])
             await writer.drain()
-        writer.close()
 
 
 class PipePayload(Pipe):
@@ -178,19 +171,15 @@ class PipePayload(Pipe):
 
     warm_up = 3
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:
         source = payload()
-        times = []
         for _ in trips:
-            start = now()
             first.send_bytes(source)
             first.recv_bytes()
-            times.append(now() - start)
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         with multiprocessing.connection.Connection(second) as connection:
-            for _ in range(count):
+            while True:
                 connection.send_bytes(connection.recv_bytes()[::PAGE][:SIZE])
 
 
@@ -199,91 +188,83 @@ def _path_of(fd: int) -> Path:
 
 
 def _directory() -> tuple[Path, int]:
-    """Return a new directory, and a descriptor of it by which another process finds it."""
-    path = Path(tempfile.mkdtemp(prefix="machio-benchmark-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    """Return a new directory, and a descriptor of it by which another process finds it.
+
+    It is in the run's own, which is removed at the end.
+    """
+    path = Path(tempfile.mkdtemp())
     return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 class ZeroMq(Contender):
     """pyzmq's asyncio sockets over ipc."""
 
-    def prepare(self) -> tuple[Any, int]:
+    def prepare(self) -> tuple[Any, list[int]]:
         if zmq is None:
             raise Missing("pyzmq is not installed")
-        return _directory()
+        path, fd = _directory()
+        return path, [fd]
 
     @staticmethod
     def _socket() -> Any:
         return zmq.asyncio.Context.instance().socket(zmq.PAIR)
 
-    async def ask(self, first: Path, trips: Trips) -> list[int]:
-        times = []
+    async def ask(self, first: Path, trips: Trips) -> None:
         with self._socket() as sock:
             sock.bind(f"ipc://{first}/socket")
             for _ in trips:
-                start = now()
                 await sock.send(BYTES)
                 await sock.recv()
-                times.append(now() - start)
-        return times
 
-    async def echo(self, second: int, count: int) -> None:
+    async def echo(self, second: int) -> None:
         with self._socket() as sock:
             sock.connect(f"ipc://{_path_of(second)}/socket")
-            for _ in range(count):
+            while True:
                 await sock.send(await sock.recv())
 
-    async def pour(self, second: int, count: int) -> None:
+    async def pour(self, second: int, bodies: Iterable[bytes]) -> None:
         with self._socket() as sock:
             sock.connect(f"ipc://{_path_of(second)}/socket")
-            for _ in range(count):
-                await sock.send(BYTES)
-            await sock.recv()  # what is under way is lost at the end of the process
+            for body in bodies:
+                await sock.send(body)
 
-    async def drain(self, first: Path, trips: Trips) -> list[int]:
+    async def drain(self, first: Path, trips: Trips, take: Take) -> None:
         with self._socket() as sock:
             sock.bind(f"ipc://{first}/socket")
-            times = []
             for _ in trips:
-                await sock.recv()
-                times.append(now())
-            await sock.send(BYTES)
-        return times
+                take(await sock.recv())
 
 
 class DBus(Contender):
     """dbus-fast, through a dbus-daemon on a private address."""
 
     bus = "org.machio.Benchmark"
+    config = """<busconfig><type>session</type><listen>unix:path={}/bus</listen>
+<auth>EXTERNAL</auth><policy context="default"><allow send_destination="*"/><allow own="*"/>
+<allow receive_sender="*"/></policy></busconfig>"""
 
-    def prepare(self) -> tuple[Any, int]:
+    def prepare(self) -> tuple[Any, list[int]]:
         if dbus_fast is None:
             raise Missing("dbus-fast is not installed")
         if shutil.which("dbus-daemon") is None:
             raise Missing("dbus-daemon is not there (Debian: install dbus)")
         path, fd = _directory()
-        address = f"unix:path={path}/bus"
         config = path / "config"
-        config.write_text(
-            f"<busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth>"
-            '<policy context="default"><allow send_destination="*"/><allow own="*"/>'
-            '<allow receive_sender="*"/>'
-            "</policy></busconfig>"
-        )
+        config.write_text(self.config.format(path))
         daemon = subprocess.Popen(
             ["dbus-daemon", f"--config-file={config}", "--nofork", "--print-address=1"],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # as root it complains about limits
         )
         assert daemon.stdout is not None
         daemon.stdout.readline()  # it is there
-        return (path, daemon), fd
+        return (path, daemon), [fd]
 
     @staticmethod
     async def _connect(path: Path) -> Any:
         return await MessageBus(bus_address=f"unix:path={path}/bus").connect()
 
-    async def ask(self, first: Any, trips: Trips) -> list[int]:
+    async def ask(self, first: Any, trips: Trips) -> None:
         path, daemon = first
         bus = await self._connect(path)
 
@@ -299,18 +280,14 @@ class DBus(Contender):
 
         while (await bus.call(call())).message_type is dbus_fast.MessageType.ERROR:
             await asyncio.sleep(0.01)  # the other side has no name yet
-        times = []
         for _ in trips:
-            start = now()
             await bus.call(call())
-            times.append(now() - start)
         bus.disconnect()
         daemon.terminate()
         daemon.wait()
         daemon.stdout.close()
-        return times
 
-    async def echo(self, second: int, count: int) -> None:  # noqa: ARG002
+    async def echo(self, second: int) -> None:
         bus = await self._connect(_path_of(second))
 
         def answer(message: Any) -> Any:
@@ -320,5 +297,4 @@ class DBus(Contender):
 
         bus.add_message_handler(answer)
         await bus.request_name(self.bus)
-        with contextlib.suppress(EOFError):
-            await bus.wait_for_disconnect()
+        await bus.wait_for_disconnect()

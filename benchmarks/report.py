@@ -1,4 +1,4 @@
-"""Results as a table, as a picture, and beside earlier ones."""
+"""Results as tables, as pictures, and beside earlier ones."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from figures import FIGURES, NAMES, Run
+from figures import FIGURES, Figure
 
 COLORS = {"floors": "#999999", "ours": "#2a6fb0", "peers": "#d9a441"}
+DRAWN = ("round trip, asyncio, one core", "round trip, uvloop, one core")
+Runs = dict[str, dict[str, Any]]  # the figures of each contender
 
 
 def machine() -> dict[str, Any]:
@@ -22,7 +25,7 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "cpu": model,
@@ -34,76 +37,137 @@ def machine() -> dict[str, Any]:
     }
 
 
+def digits(value: float) -> str:
+    """Write a number with three digits, or all before its point."""
+    return f"{value:,.{0 if value >= 99.5 else 1 if value >= 9.95 else 2}f}"
+
+
 def microseconds(value: float) -> str:
-    """Write nanoseconds in microseconds, three digits."""
-    return f"{value / 1000:.{0 if value >= 99_500 else 1 if value >= 9_950 else 2}f}"
+    """Write nanoseconds in microseconds."""
+    return digits(value / 1e3)
 
 
-def goals_of(title: str, runs: dict[str, Run]) -> list[str]:
-    """Say of each goal of a figure whether it is met."""
-    lines = []
+def whole(value: float) -> str:
+    """Write a number without what is after its point."""
+    return f"{value:,.0f}"
+
+
+# What a run may tell: the head of its column, and how it is written.
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "median": ("µs", microseconds),
+    "own": ("bytes of its own each", whole),
+    "rate": ("a second", whole),
+    "p50": ("waited, p50", microseconds),
+    "p99": ("p99", microseconds),
+    "p99.9": ("p99.9", microseconds),
+    "cpu": ("CPU", microseconds),
+    "system": ("of the system each, about", whole),
+    "memory": ("MiB", lambda value: digits(value / 2**20)),
+    "fds": ("fds", lambda value: f"{value:,.{0 if value >= 10 else 1}f}"),
+}
+
+
+def tables(result: dict[str, Any]) -> Iterator[tuple[str, Figure, Runs]]:
+    """Yield title, figure and runs of what was measured, in the order of `FIGURES`."""
     for figure in FIGURES:
-        if not title.startswith(figure.title + ", "):
+        for title, _ in figure.variants(quick=False):
+            if title in result["figures"]:
+                yield title, figure, result["figures"][title]
+
+
+def goals(figure: Figure, runs: Runs) -> list[str]:
+    """Return the rows that say of each goal of a figure whether it is met."""
+    rows = []
+    for one, other, limit in figure.goals:
+        if "missing" in runs[one] or (other and "missing" in runs[other]):
             continue
-        for one, other, limit in figure.goals:
-            if "missing" in runs[one] or "missing" in runs[other]:
-                continue
-            ratio = runs[one]["median"] / runs[other]["median"]
-            verdict = "met" if ratio <= limit else "not met"
-            names = f"{NAMES.get(one, one)} / {NAMES.get(other, other)}"
-            lines.append(f"| {names} | {ratio:.2f} | {limit:g} | {verdict} |")
+        value = runs[one][figure.by]
+        if other is None:
+            names, limits = f"{figure.name(one)}, {COLUMNS[figure.by][0]}", whole(limit)
+            shown = whole(value)
+        else:
+            value /= runs[other][figure.by]
+            names, limits = f"{figure.name(one)} / {figure.name(other)}", f"{limit:g}"
+            shown = f"{value:.2f}"
+        rows.append(f"| {names} | {shown} | {limits} | {'met' if value <= limit else 'not met'} |")
+    return rows
+
+
+GOALS = ["| goal | is | at most | |", "| --- | --: | --: | --- |"]
+
+
+def rows(figure: Figure, runs: Runs, *, short: bool = False) -> list[str]:
+    """Return the table of a figure; short: what is compared and the ratio only."""
+    told = [name for run in runs.values() if "missing" not in run for name in run]
+    others = [name for name in COLUMNS if name in told and name != figure.by and not short]
+    head, write = COLUMNS[figure.by]
+    spread = [] if short else ["of the runs"]
+    heads = [head, *spread, *(COLUMNS[name][0] for name in others), "ratio"]
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " --: |" * len(heads)]
+    floor = runs[figure.contenders[0]]
+    for contender, run in runs.items():
+        cells = [figure.name(contender)]
+        if "missing" in run:
+            cells += [f"missing: {run['missing']}", *([""] * (len(heads) - 1))]
+        else:
+            cells.append(write(run[figure.by]))
+            cells += [f"{write(run['least'])} to {write(run['greatest'])}" for _ in spread]
+            cells += [COLUMNS[name][1](run[name]) for name in others]
+            cells.append("" if "missing" in floor else f"{run[figure.by] / floor[figure.by]:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def about(result: dict[str, Any]) -> str:
+    """Say in a sentence what was measured where and when."""
+    on = result["machine"]
+    return (
+        f"{on['cpu']}, {on['cores']} cores, {on['system']}, Python {on['python']},"
+        f" commit {on['commit']}, {result['time']},"
+        f" load {on['load before']:.1f} before and {result['load'][0]:.1f} after."
+    )
 
 
 def table(result: dict[str, Any]) -> str:
     """Return all results in Markdown."""
-    about = result["machine"]
-    head = (
-        f"{about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']},"
-        f" commit {about['commit']}, {result['time']},"
-        f" load {about['load before']:.1f} before and {result['load'][0]:.1f} after."
-    )
-    lines = [head]
-    floors = {figure.title: figure.floor for figure in FIGURES}
-    for title, runs in result["figures"].items():
-        floor = runs[floors[title.rpartition(", ")[0]]]
-        lines += ["", f"## {title}", ""]
-        lines += ["| | µs | of the runs | p99 | CPU | ratio |", "| --- |" + " --: |" * 5]
-        for name, run in runs.items():
-            shown = NAMES.get(name, name)
-            if "missing" in run:
-                lines.append(f"| {shown} | missing: {run['missing']} | | | | |")
-                continue
-            us = {key: microseconds(value) for key, value in run.items() if key != "runs"}
-            spread = f"{us['least']} to {us['greatest']}"
-            cells = [shown, us["median"], spread, us.get("p99", ""), us.get("cpu", "")]
-            lines.append(f"| {' | '.join(cells)} | {run['median'] / floor['median']:.2f} |")
-        goals = goals_of(title, runs)
-        if goals:
-            lines += ["", "| goal | is | at most | |", "| --- | --: | --: | --- |", *goals]
+    lines = [about(result)]
+    for title, figure, runs in tables(result):
+        lines += ["", f"## {title}", "", *rows(figure, runs)]
+        if known := goals(figure, runs):
+            lines += ["", *GOALS, *known]
     return "\n".join(lines) + "\n"
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw the round trips as bars, with the spread of the runs."""
+def pyplot() -> Any:
+    """Return what draws SVG, or None and say so."""
     try:
         import matplotlib as mpl
     except ImportError:
         print("no picture: matplotlib is not installed", file=sys.stderr)
-        return
+        return None
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "machio"
     from matplotlib import pyplot as plt
 
+    return plt
+
+
+def save(drawing: Any, path: Path) -> None:
+    """Write a picture that has the same bytes if it shows the same."""
+    drawing.savefig(path, metadata={"Date": None})
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw the round trips as bars, with the spread of the runs."""
     shown = {
-        title: {name: run for name, run in runs.items() if "missing" not in run}
-        for title, runs in result["figures"].items()
-        if title.startswith("round trip, ") and title.endswith("one core") and "ports" not in title
+        title: (figure, {name: run for name, run in runs.items() if "missing" not in run})
+        for title, figure, runs in tables(result)
+        if title in DRAWN
     }
-    if not shown:
+    if not shown or (plt := pyplot()) is None:
         return
-    heights = [len(runs) for runs in shown.values()]
-    figure, axes = plt.subplots(
+    heights = [len(runs) for _, runs in shown.values()]
+    drawing, axes = plt.subplots(
         len(shown),
         1,
         figsize=(8, 0.9 + 0.36 * sum(heights)),
@@ -111,8 +175,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
         squeeze=False,
         layout="constrained",
     )
-    for (title, runs), axis in zip(shown.items(), axes[:, 0], strict=True):
-        names = [NAMES.get(name, name) for name in runs]
+    for (title, (figure, runs)), axis in zip(shown.items(), axes[:, 0], strict=True):
+        names = [figure.name(name).replace("`", "") for name in runs]
         medians = [run["median"] / 1000 for run in runs.values()]
         errors = [
             [(run["median"] - run["least"]) / 1000 for run in runs.values()],
@@ -125,25 +189,31 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.set_xlabel("µs, less is better", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    save(drawing, path)
+    plt.close(drawing)
 
 
-def compare(history: Path) -> str | int:
-    """Print the last two runs side by side; a sentence instead if there are none."""
-    runs = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
-    if len(runs) < 2:
-        return "there are no two full runs to compare: run `make bench` twice"
-    before, after = runs[-2:]
-    for run in (before, after):
-        print(f"{run['time']} {run['machine']['commit']}, load {run['load'][0]:.1f}")
-    for title, figures in after["figures"].items():
-        for name, run in figures.items():
-            old = before["figures"].get(title, {}).get(name, {})
-            if "median" in run and "median" in old:
-                change = 100 * (run["median"] / old["median"] - 1)
-                print(
-                    f"{title:45} {NAMES.get(name, name):32} {microseconds(old['median']):>8}"
-                    f" {microseconds(run['median']):>8} µs {change:+6.1f} %"
+def compare(history: Path, files: list[str]) -> str:
+    """Return two results side by side: those of two files, or the last two of the history."""
+    if len(files) == 2:
+        results = [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]
+    elif files:
+        raise SystemExit("name two files with results, or none")
+    else:
+        lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
+        results = [json.loads(line) for line in lines[-2:]]
+    if len(results) < 2:
+        raise SystemExit("there are no two full runs to compare: run `make bench` twice")
+    before, after = results
+    text = [about(before), about(after)]
+    for title, figure, runs in tables(after):
+        for contender, run in runs.items():
+            old = before["figures"].get(title, {}).get(contender, {})
+            if figure.by in run and figure.by in old:
+                write = COLUMNS[figure.by][1]
+                was, now = old[figure.by], run[figure.by]
+                text.append(
+                    f"{title:42} {figure.name(contender):42} {write(was):>9} {write(now):>9}"
+                    f" {100 * (now / was - 1):+6.1f} %"
                 )
-    return 0
+    return "\n".join(text)

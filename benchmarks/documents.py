@@ -1,0 +1,62 @@
+"""The last results, written into the documents between the marks that are there for them.
+
+    <!-- bench: round trip, asyncio, one core -->    the table of a figure
+    <!-- bench short: ... -->                        the same, figure and ratio only
+    <!-- bench goals -->                             the goals, on one core if there is such a run
+    <!-- bench about -->                             the machine and the date
+    <!-- bench long -->                              the long run
+
+each up to <!-- bench end -->. What was not measured stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import longrun
+from report import GOALS, about, goals, rows, tables
+from runs import ROOT
+
+DOCUMENTS = ("README.md", "docs/performance.md")
+KINDS = ("about", "goals", "long")  # marks without a title
+PICTURES = ("round-trips.svg", "long-run.svg")
+MARK = re.compile(r"(<!-- bench(?! end).*? -->\n).*?(?=<!-- bench end -->)", re.DOTALL)
+
+
+def blocks(result: dict[str, Any]) -> dict[str, list[str]]:
+    """Return what goes after each mark, by the mark."""
+    made = {" about": [about(result)], " goals": list(GOALS)}
+    for title, figure, runs in tables(result):
+        made[f": {title}"] = rows(figure, runs)
+        made[f" short: {title}"] = rows(figure, runs, short=True)
+        if title == figure.variants(quick=True)[0][0]:
+            made[" goals"] += goals(figure, runs)
+    return {f"<!-- bench{mark} -->\n": lines for mark, lines in made.items()}
+
+
+def filled(text: str, made: dict[str, list[str]]) -> str:
+    """Return a document with its blocks filled in."""
+
+    def block(match: re.Match[str]) -> str:
+        mark = match[1]
+        return "\n".join([mark, *made[mark], "", ""]) if mark in made else match[0]
+
+    return MARK.sub(block, text)
+
+
+def write(source: Path) -> None:
+    """Write the results of a directory into the documents, and copy its pictures."""
+    made: dict[str, list[str]] = {}
+    for name, read in {"results.json": blocks, "long-run.json": longrun.blocks}.items():
+        if (source / name).exists():
+            made |= read(json.loads((source / name).read_text(encoding="utf-8")))
+    for name in DOCUMENTS:
+        path = ROOT / name
+        path.write_text(filled(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+    for name in PICTURES:
+        if (source / name).exists():
+            shutil.copy(source / name, ROOT / "docs" / name)

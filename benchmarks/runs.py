@@ -1,0 +1,128 @@
+"""Processes that measure: built, run one at a time, and ended, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PATIENCE = 120.0  # seconds that a run may take, whatever it does
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are made: programs in C, and a directory for all that they leave."""
+
+    programs: Path
+    directory: Path
+
+    def environment(self) -> dict[str, str]:
+        """Return what a process there has in its environment."""
+        bootstrap = str(self.directory / "bootstrap")
+        own = {"MACHIO_BENCHMARK_BUILD": str(self.programs), "MACHIO_BOOTSTRAP": bootstrap}
+        return {**os.environ, **own, "TMPDIR": str(self.directory)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is made: where, on one core or not, for how many seconds a contender."""
+
+    place: Place
+    pinned: bool
+    seconds: float
+
+
+@contextlib.contextmanager
+def place(programs: Path) -> Iterator[Place]:
+    """Yield a place; the programs are compiled into a directory, what runs left is removed."""
+    _compile(programs)
+    # Short enough for the address of a socket, wherever TMPDIR is.
+    with tempfile.TemporaryDirectory(prefix="machio-benchmark-", dir="/tmp") as directory:
+        try:
+            yield Place(programs, Path(directory))
+        finally:
+            _end_server(Path(directory, "bootstrap/lock"))
+
+
+def _end_server(lock: Path) -> None:
+    """End the bootstrap server, if one was started: it is nobody's child."""
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+        server = os.pidfd_open(int(lock.read_text(encoding="ascii")))
+        try:
+            signal.pidfd_send_signal(server, signal.SIGKILL)
+        finally:
+            os.close(server)
+
+
+def _compile(target: Path) -> None:
+    """Compile the programs that are older than their sources."""
+    target.mkdir(parents=True, exist_ok=True)
+    mach = ROOT / "machio/csrc/linux"
+    cc = [*os.environ.get("CC", "cc").split(), "-O2", "-D_GNU_SOURCE", "-pthread"]
+    cc.append(f"-I{mach / 'include'}")
+    library = sorted(mach.glob("*.c"))
+    newest = max(_when(path) for path in (*mach.rglob("*.[ch]"), HERE / "times.h"))
+    # The first are bare: nothing of machio is in them.
+    programs = {HERE / "bare.c": False, HERE / "word.c": False, HERE / "mach.c": True}
+    programs |= {HERE / "clients.c": True, ROOT / "examples/c/child.c": True}
+    old = [one for one in programs if _when(target / one.stem) <= max(newest, _when(one))]
+    if any(programs[one] for one in old):
+        subprocess.run([*cc, "-c", *library], cwd=target, check=True)
+    objects = [target / f"{source.stem}.o" for source in library]
+    for source in old:
+        parts = objects if programs[source] else []
+        subprocess.run([*cc, source, *parts, "-o", target / source.stem], check=True)
+
+
+def _when(path: Path) -> float:
+    """Return when a file was changed last; long ago if there is none."""
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _prepare(pinned: bool) -> None:
+    if pinned:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def output(command: list[str], settings: Settings) -> str:
+    """Return what a process prints, which is ended then, with all that it started."""
+    process = start(command, settings)
+    with ended(process):
+        text, _ = process.communicate(timeout=PATIENCE)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+    return text
+
+
+def start(command: list[str], settings: Settings) -> subprocess.Popen[str]:
+    """Start a process in a group of its own: Ctrl-C is for the main program alone."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=settings.place.environment(),
+        preexec_fn=partial(_prepare, settings.pinned),
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a process and its group with the block."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
