@@ -20,7 +20,9 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -44,6 +46,12 @@ enum fault_call {
     FAULT_PWRITEV2,
     FAULT_WRITE,
     FAULT_PREAD,
+    FAULT_PWRITE,
+    FAULT_FTRUNCATE,
+    FAULT_SENDFILE,
+    FAULT_SEAL, /* fcntl() to that end, which fails while somebody can write to the file */
+    FAULT_DUP,  /* fcntl() again */
+    FAULT_MMAP,
     FAULT_CALLS
 };
 
@@ -108,8 +116,6 @@ FAULT(FAULT_SENDMSG, ssize_t, sendmsg, (int fd, const struct msghdr *msg, int fl
 FAULT(FAULT_PPOLL, int, ppoll,
       (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
       (fds, count, timeout, mask))
-FAULT(FAULT_POLL, int, poll, (struct pollfd * fds, nfds_t count, int timeout),
-      (fds, count, timeout))
 FAULT(FAULT_SPLICE, ssize_t, splice,
       (int in_fd, off_t *in_at, int out_fd, off_t *out_at, size_t length, unsigned flags),
       (in_fd, in_at, out_fd, out_at, length, flags))
@@ -119,6 +125,20 @@ FAULT(FAULT_PWRITEV2, ssize_t, pwritev2,
 FAULT(FAULT_WRITE, ssize_t, write, (int fd, const void *data, size_t length), (fd, data, length))
 FAULT(FAULT_PREAD, ssize_t, pread, (int fd, void *data, size_t length, off_t at),
       (fd, data, length, at))
+
+FAULT(FAULT_PWRITE, ssize_t, pwrite, (int fd, const void *data, size_t length, off_t at),
+      (fd, data, length, at))
+FAULT(FAULT_FTRUNCATE, int, ftruncate, (int fd, off_t length), (fd, length))
+FAULT(FAULT_SENDFILE, ssize_t, sendfile, (int to, int from, off_t *at, size_t length),
+      (to, from, at, length))
+
+/* It is interrupted only if nothing is ready. */
+int poll(struct pollfd *fds, nfds_t count, int timeout) {
+    int (*real)(struct pollfd *, nfds_t, int);
+    real = (__typeof__(real))(uintptr_t)dlsym(RTLD_NEXT, "poll");
+    bool may = fault.call == FAULT_POLL && (fault.act != NULL || real(fds, count, 0) == 0);
+    return may && fault_due(FAULT_POLL) ? -1 : real(fds, count, timeout);
+}
 
 /* A question without room for an answer (is the socket shut?) cannot fail for want of memory. */
 ssize_t recvmsg(int fd, struct msghdr *msg, int flags) {
@@ -134,6 +154,25 @@ int open(const char *path, int flags, ...) {
     mode_t mode = flags & O_CREAT ? va_arg(arguments, mode_t) : 0;
     va_end(arguments);
     return fault_due(FAULT_OPEN) ? -1 : real(path, flags, mode);
+}
+
+int fcntl(int fd, int command, ...) {
+    int (*real)(int, int, ...) = (__typeof__(real))(uintptr_t)dlsym(RTLD_NEXT, "fcntl");
+    va_list arguments;
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    bool fails = (command == F_ADD_SEALS && fault_due(FAULT_SEAL)) ||
+                 (command == F_DUPFD_CLOEXEC && fault_due(FAULT_DUP));
+    return fails ? -1 : real(fd, command, argument);
+}
+
+/* Sanitizers map memory before they can be called, or can tell where a function is. */
+__attribute__((no_sanitize("thread"))) void *mmap(void *address, size_t length, int protection,
+                                                  int flags, int fd, off_t at) {
+    if (fault.call == FAULT_MMAP && fault_due(FAULT_MMAP))
+        return MAP_FAILED;
+    return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, at);
 }
 
 #endif

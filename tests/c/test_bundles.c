@@ -126,6 +126,38 @@ TEST(a_send_that_fails_anywhere_keeps_every_right) {
     }
 }
 
+/* An announcement, the frame, and three bundles are looked at: each look may fail. */
+TEST(a_receive_that_fails_anywhere_keeps_the_message) {
+    static const int errors[] = {ENOMEM, EINTR};
+    for (size_t i = 0; i < 2; i++) {
+        int fired = 0;
+        bool queued = false, failed = true;
+        begin();
+        for (int nth = 1; failed; nth++) {
+            struct mio_kmsg *kmsg = NULL;
+            unsigned kind, flags;
+            if (!queued)
+                send_ok(out, loaded(300), 0);
+            int before = check_fd_count();
+            fault_arm(FAULT_RECVMSG, errors[i], nth);
+            enum mio_wire_result result = mio_wire_receive(in, &kmsg, &kind, &flags);
+            failed = fault_fired();
+            fired += failed;
+            queued = result != MIO_WIRE_OK;
+            if (queued) {
+                CHECK_EQ(result, MIO_WIRE_SHORTAGE);
+                CHECK(failed && errors[i] == ENOMEM);
+                wait_for_files(before);
+            } else {
+                check_arrived(kmsg, 300);
+                destroy_ports(300);
+            }
+        }
+        CHECK(fired >= 4); /* the announcement need not be looked at again */
+        end();
+    }
+}
+
 /* Takes all free numbers but some. */
 static int stuffing[4096], stuffed;
 

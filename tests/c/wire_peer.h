@@ -146,17 +146,21 @@ static inline void begin(void) {
 }
 
 /* Rejected files may be closed by another thread. */
-static inline void end(void) {
+static inline void wait_for_files(int count) {
     const struct timespec pause = {.tv_nsec = 1000000};
-    if (in >= 0)
-        close(in);
-    close(out);
-    for (int i = 0; i < 5000 && check_fd_count() != files; i++) {
+    for (int i = 0; i < 5000 && check_fd_count() != count; i++) {
         mio_unlock();
         nanosleep(&pause, NULL);
         mio_lock();
     }
-    CHECK_FDS(files);
+    CHECK_FDS(count);
+}
+
+static inline void end(void) {
+    if (in >= 0)
+        close(in);
+    close(out);
+    wait_for_files(files);
     mio_unlock();
 }
 
