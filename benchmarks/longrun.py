@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from report import digits, pyplot, save
-from runs import HERE, Place, Settings, ended, place, start
+from runs import HERE, Place, Settings, place, started
 from usage import open_files, private_memory
 
 Sample = dict[str, float]  # "seconds", and memory and fds of both processes
@@ -35,8 +35,7 @@ def watch(command: list[str], messages: int, here: Place) -> list[Sample]:
     samples: list[Sample] = []
     begin = told = time.monotonic()
     every = min(1.0, messages / 1e6)
-    process = start(command, Settings(here, pinned=True, seconds=0))
-    with ended(process):
+    with started(command, Settings(here, pinned=True, seconds=0)) as process:
         while process.poll() is None:
             with contextlib.suppress(OSError, ValueError):
                 seconds = time.monotonic() - begin
