@@ -207,7 +207,6 @@ async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRig
         queue = _Queue(service, pipe, server)
         line = service.watch().line
 
-
         def look_if_ended() -> None:
             if pipe.eof:
                 line.wake()
