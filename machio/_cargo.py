@@ -33,6 +33,7 @@ _NEEDS = {
     Disposition.COPY_SEND: _HELD[PortRightType.SEND] | _HELD[PortRightType.DEAD_NAME],
     Disposition.MOVE_SEND_ONCE: _HELD[PortRightType.SEND_ONCE] | _HELD[PortRightType.DEAD_NAME],
 }
+_LAST_MOVE = Disposition.MOVE_SEND_ONCE.value
 _NO_RIGHT = (_wire.NAME_NULL, _wire.NAME_DEAD)
 
 
@@ -76,7 +77,7 @@ class RightCargo:
     def __init__(self, right: Right | None, disposition: Disposition) -> None:
         self.right = right
         self.disposition = disposition
-        self.moves = disposition <= Disposition.MOVE_SEND_ONCE
+        self.moves = disposition <= _LAST_MOVE
         self.name = _wire.NAME_NULL
         self.ours = False  # the name stands for a right that is the message's to give back
 
@@ -239,13 +240,11 @@ class ArrayCargo:
 
 def take_all(parts: list[Any]) -> None:
     """Take every part, or if one raises none."""
-    taken: list[Cargo] = []
     try:
         for part in parts:
             part.take()
-            taken.append(part)
     except BaseException:
-        for part in taken:
+        for part in parts:
             part.give_back()
         raise
 

@@ -16,7 +16,7 @@ from machio._mach import ffi, lib
 from .errors import bootstrap_error, mach_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SEND: int = lib.MACH_SEND_MSG
 SEND_NOTIFY: int = lib.MACH_SEND_NOTIFY
@@ -28,6 +28,7 @@ RECEIVE_LARGE: int = lib.MACH_RCV_LARGE
 # Every receive asks for the audit trailer: it is how a message tells who sent it.
 RECEIVE: int = lib.MACH_RCV_MSG | (lib.MACH_RCV_TRAILER_AUDIT << 24)
 RECEIVE_NOW: int = RECEIVE | RECEIVE_TIMEOUT | RECEIVE_LARGE
+RECEIVED_LAST: int = lib.MACHIO_RECEIVED_LAST
 SEND_NOW: int = SEND | SEND_TIMEOUT
 
 TYPE_DEAD_NAME: int = lib.MACH_PORT_TYPE_DEAD_NAME
@@ -54,12 +55,12 @@ _pool: list[Buffer] = []
 
 def take_buffer(size: int = BUFFER_SIZE) -> Buffer:
     """Return a buffer of at least `size` bytes that nobody else uses."""
-    if size <= BUFFER_SIZE:
-        try:
-            return _pool.pop()
-        except IndexError:
-            return Buffer(BUFFER_SIZE)
-    return Buffer(size)
+    if size > BUFFER_SIZE:
+        return Buffer(size)
+    try:
+        return _pool.pop()
+    except IndexError:
+        return Buffer(BUFFER_SIZE)
 
 
 def return_buffer(buffer: Buffer) -> None:
@@ -277,29 +278,14 @@ def fileport_makefd(name: int) -> int:
     return fd
 
 
-def compose_and_send(
-    buffer: Buffer,
-    bits: int,
-    remote: int,
-    local: int,
-    message_id: int,
-    payload: bytes,
-    option: int,
-    milliseconds: int,
-) -> int:
-    """Lay a message out in `buffer`, which has room for it, and `send` it."""
-    code: int = lib.machio_send(
-        buffer.header,
-        bits,
-        remote,
-        local,
-        message_id,
-        payload,
-        len(payload),
-        option,
-        milliseconds,
-    )
-    return code
+# Calls without a wrapper: what every message goes through. `Buffer.header` is what they take.
+#
+# compose_and_send(header, bits, remote, local, id, payload, size, option, milliseconds): lay out a
+# message in a buffer that has room for it, and send it.
+# receive_now(header, option, size, name): receive without waiting; the code is RECEIVED_LAST if
+# nothing more is queued, and a kqueue that watches `name` tells of what comes next.
+compose_and_send: Callable[[Any, int, int, int, int, bytes, int, int, int], int] = lib.machio_send
+receive_now: Callable[[Any, int, int, int], int] = lib.machio_receive_now
 
 
 def send(buffer: Buffer, option: int, milliseconds: int = 0) -> int:
@@ -361,7 +347,7 @@ class Kqueue:
         self.fd: int = lib.kqueue()
         if self.fd < 0:
             raise OSError(ffi.errno, f"kqueue: {os.strerror(ffi.errno)}")
-        self._events = ffi.new("struct kevent64_s[]", self.BATCH)
+        self._words = ffi.new("uint64_t[]", 2 * self.BATCH)
         self._now = ffi.new("struct timespec *")
 
     def change(self, ident: int, event_filter: int, flags: int, udata: int = 0) -> None:
@@ -373,11 +359,11 @@ class Kqueue:
         if lib.kevent64(self.fd, change, 1, ffi.NULL, 0, 0, self._now) < 0:
             raise OSError(ffi.errno, f"kevent64: {os.strerror(ffi.errno)}")
 
-    def events(self) -> list[tuple[int, int]]:
+    def events(self) -> Iterator[tuple[int, int]]:
         """Return (udata, flags) of what has happened, at most BATCH at a time, without waiting."""
-        events: Any = self._events
-        count = lib.kevent64(self.fd, ffi.NULL, 0, events, self.BATCH, 0, self._now)
-        return [(events[index].udata, events[index].flags) for index in range(count)]
+        count = lib.machio_events(self.fd, self._words, self.BATCH)
+        words: Any = iter(ffi.unpack(self._words, 2 * count)) if count > 0 else ()
+        return zip(words, words, strict=True)
 
     def close(self) -> None:
         """Close the fd; idempotent."""

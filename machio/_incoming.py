@@ -8,21 +8,27 @@ are none that machio takes, or a right cannot be delivered, all that arrived wit
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from anyio.abc import ObjectReceiveStream
 
 from . import _ffi, _loop, _wire, tracing
 from ._deadline import Deadline
 from ._right import Right
 from .codes import ReceiveCode, split
-from .errors import BadMessageError, UsageError, mach_error
+from .errors import BadMessageError, RightClosedError, UsageError, mach_error
 from .memory import Memory
 from .messages import ARRIVES_AS, Disposition, Message, Payload, PortRightType, RightArray
 
 if TYPE_CHECKING:
     from .ports import ReceiveRight, SendOnceRight, SendRight
 
-# A task that always finds a message would keep all others from running: see `Receiver._receive`.
+T_co = TypeVar("T_co", covariant=True)
+
+# A task that always finds a message would keep all others from running: see `Receiver.receive`.
 _UNINTERRUPTED = 64
+
+_TIMED_OUT: int = ReceiveCode.TIMED_OUT.value
 
 # The objects that own what arrives; ports.py puts its classes here.
 CLASSES: dict[PortRightType, type[ReceiveRight | SendRight | SendOnceRight]] = {}
@@ -47,7 +53,7 @@ def _own_descriptor(descriptor: _wire.Descriptor) -> Right | Payload | None:
     return own(*descriptor)
 
 
-def _adopt(buffer: _ffi.Buffer) -> Message:
+def adopt(buffer: _ffi.Buffer) -> Message:
     """Turn a received message into objects. Raises BadMessageError, everything in it released."""
     try:
         incoming = _wire.unpack(buffer.view)
@@ -56,13 +62,14 @@ def _adopt(buffer: _ffi.Buffer) -> Message:
         raise BadMessageError(f"a peer sent {problem}; it was destroyed") from None
     if tracing.on:
         tracing.received(incoming)
-    return Message(
-        incoming.id,
-        incoming.body,
-        reply=own(incoming.remote, incoming.bits & 0x1F) if incoming.remote else None,
-        descriptors=map(_own_descriptor, incoming.descriptors) if incoming.descriptors else (),
-        port=incoming.local,
-        trailer=incoming.trailer,
+    bits, remote, local, message_id, descriptors, body, trailer = incoming
+    return Message.of_parts(
+        message_id,
+        body,
+        tuple(map(_own_descriptor, descriptors)) if descriptors else (),
+        own(remote, bits & 0x1F) if remote else None,
+        local,
+        trailer,
     )
 
 
@@ -78,8 +85,8 @@ def _recover(code: int, buffer: _ffi.Buffer) -> _ffi.Buffer:
     raise mach_error(code, "mach_msg")
 
 
-class Receiver(Right):
-    """What can be received from."""
+class Receiver(Right, ObjectReceiveStream[T_co]):
+    """What can be received from: a message, or what the class makes of one, at a time."""
 
     __slots__ = ("_streak", "_watch")
 
@@ -88,21 +95,24 @@ class Receiver(Right):
         self._streak = 0
         super().__init__(name)
 
+    def _adopt(self, buffer: _ffi.Buffer) -> T_co:
+        """Turn a received message into what the receiver gets; raises as `adopt`."""
+        raise NotImplementedError
+
     def watch(self) -> _loop.Watch:
         """Return the registration with the running loop, made on first use; owned by this object.
 
         Raises UsageError while tasks of another loop wait here, and RightClosedError.
         """
-        name = self.name
-        adapter = _loop.current()
         watch = self._watch
-        if watch is not None and watch.adapter is not adapter:
-            if watch.line and watch.adapter.alive():
+        if watch is not None and watch.adapter.is_here():
+            return watch
+        name = self.name
+        if watch is not None:
+            if watch.line.waiters and watch.adapter.alive():
                 raise UsageError(f"tasks of another event loop wait on {self!r}")
             self._unwatch()
-            watch = None
-        if watch is None:
-            watch = self._watch = adapter.watch_port(name)
+        watch = self._watch = _loop.current().watch_port(name)
         return watch
 
     def _unwatch(self) -> None:
@@ -113,50 +123,78 @@ class Receiver(Right):
     def _let_go(self, name: int) -> None:  # noqa: ARG002
         self._unwatch()
 
-    def _attempt(self) -> Message | None:
-        """Receive if a message is there. Raises ReceiveError, BadMessageError, RightClosedError."""
+    def _attempt(self, *, noted: bool = True) -> T_co | None:
+        """Receive if a message is there; `noted` in the watch, whose loop is the caller's.
+
+        Raises ReceiveError, BadMessageError, RightClosedError.
+        """
         name = self.name
         buffer = _ffi.take_buffer()
         try:
-            while (code := _ffi.receive(buffer, name, _ffi.RECEIVE_NOW)) != 0:
-                if code == ReceiveCode.TIMED_OUT:
-                    return None
+            while True:
+                code = _ffi.receive_now(buffer.header, _ffi.RECEIVE_NOW, buffer.size, name)
+                if code <= _ffi.RECEIVED_LAST or code == _TIMED_OUT:
+                    break
                 buffer = _recover(code, buffer)
-            return _adopt(buffer)
+            if noted and self._watch is not None:
+                self._watch.quiet = code != 0
+            return None if code == _TIMED_OUT else self._adopt(buffer)
         finally:
             _ffi.return_buffer(buffer)
 
-    async def _receive(self, timeout: float | None) -> Message:
-        self._streak += 1
-        if self._streak > _UNINTERRUPTED:
+    async def receive(self, timeout: float | None = None) -> T_co:
+        """Return the next message; the caller owns the rights in it. First waiter, first served.
+
+        Raises ReceiveTimedOut, ReceiveError (the right is gone; a right could not be delivered),
+        BadMessageError, RightClosedError (also if the right is closed or given away meanwhile).
+        """
+        if self._streak == _UNINTERRUPTED:
             self._streak = 0
             await asyncio.sleep(0)  # before the attempt: after it, cancellation loses a message
         watch = self._watch
-        if watch is None or not watch.line:
-            message = self._attempt()
-            if message is not None:
-                return message
+        if watch is None or not (watch.quiet or watch.line.waiters):
+            found = self._attempt()
+            if found is not None:
+                self._streak += 1
+                return found
         self._streak = 0
         try:
             watch = self.watch()
         except OSError:
             # The port may have died meanwhile, which receiving reports in Mach's own words.
-            message = self._attempt()
-            if message is None:
+            found = self._attempt()
+            if found is None:
                 raise
-            return message
-        attempted = not watch.line
-        found = await watch.line.stand(self._attempt, timeout, attempted=attempted)
+            return found
+        line = watch.line
+        found = await line.stand(self._attempt, timeout, attempted=not line.waiters)
         if found is None:
             raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
-        assert isinstance(found, Message)
+        return found
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        """As `receive`; the iteration ends when the right is closed or given away."""
+        try:
+            return await self.receive()
+        except RightClosedError:
+            raise StopAsyncIteration from None
+
+    def receive_nowait(self) -> T_co:
+        """As `receive`, but raise ReceiveTimedOut at once if there is no message."""
+        found = self._attempt(noted=False)
+        if found is None:
+            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
         return found
 
     async def aclose(self) -> None:
         """Close, as anyio calls it; the same as `close`, and never waits."""
         self.close()
 
-    def _receive_blocking(self, timeout: float | None) -> Message:
+    def receive_blocking(self, timeout: float | None = None) -> T_co:
+        """As `receive`, blocking the thread meanwhile."""
         deadline = Deadline(timeout)
         name = self.name
         # Interrupted receives come back here, so that Python's signal handlers run.
@@ -168,6 +206,6 @@ class Receiver(Right):
             while (code := _ffi.receive(buffer, name, option, deadline.milliseconds())) != 0:
                 if code != ReceiveCode.INTERRUPTED:
                     buffer = _recover(code, buffer)
-            return _adopt(buffer)
+            return self._adopt(buffer)
         finally:
             _ffi.return_buffer(buffer)

@@ -8,7 +8,8 @@ Lines are first in, first out: a newcomer does not attempt while others stand be
 
 Registrations are edge-triggered (EV_CLEAR): an event comes when a queue goes from empty to not
 empty. That suffices, because nobody waits who has not found the queue empty first, and because
-whoever leaves the line wakes the next, for whom there may be more.
+whoever leaves the line wakes the next, for whom there may be more. Who has just been told that his
+message was the last need not look again: the watch is `quiet` until its next event.
 
 The kqueue also watches pipes for end of file (EVFILT_WRITE, EV_EOF), rather than `loop.add_reader`
 on the write end: that one is level-triggered, reports a half-shut socket as readable for ever, and
@@ -24,9 +25,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import types
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _ffi
 from ._ffi import EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF
@@ -34,7 +36,7 @@ from .errors import UsageError
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
 T = TypeVar("T")
 
@@ -46,20 +48,13 @@ class _Waiter:
     once, inside the callback that learned of the event: a pass is half of what a wake-up costs.
     """
 
-    __slots__ = (
-        "_asyncio_future_blocking",
-        "_callback",
-        "_cancelled",
-        "_context",
-        "_loop",
-        "_message",
-        "expired",
-    )
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "expired", "get_loop")
+
+    _asyncio_future_blocking: bool  # a task asks for it whenever one is yielded to it
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.get_loop = weakref.ref(loop)  # callable, as a future's
         self._callback: Callable[[_Waiter], object] | None = None  # while the task sleeps
-        self._cancelled = False
         self.expired = False
 
     def wake(self, *, at_once: bool = False) -> None:
@@ -70,7 +65,9 @@ class _Waiter:
         if at_once:
             self._context.run(callback, self)
         else:
-            self._loop.call_soon(callback, self, context=self._context)
+            loop = self.get_loop()
+            assert loop is not None  # it runs the task
+            loop.call_soon(callback, self, context=self._context)
 
     def expire(self) -> None:
         self.expired = True
@@ -78,55 +75,39 @@ class _Waiter:
 
     # What a task asks of a future.
 
-    def __await__(self) -> Generator[_Waiter, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
-
     def add_done_callback(
         self, callback: Callable[[_Waiter], object], *, context: contextvars.Context
     ) -> None:
         self._context = context
         self._callback = callback
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
+    result = bool  # it has none, and cannot fail
 
-    def cancel(self, msg: object = None) -> bool:
-        if self._callback is None:
-            return False
-        self._cancelled = True
-        self._message = msg
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
         self.wake()
-        return True
-
-    def result(self) -> None:
-        if self._cancelled:
-            self._cancelled = False
-            raise asyncio.CancelledError(*() if self._message is None else (self._message,))
+        return False  # the task is to raise CancelledError by itself
 
 
-class Line(Generic[T]):
+class Line:
     """Tasks of one loop that wait for the same thing, first in, first out."""
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("waiters",)
 
     def __init__(self) -> None:
-        self._waiters: deque[_Waiter] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiters)
+        self.waiters: deque[_Waiter] = deque()
 
     def wake(self, *, at_once: bool = False) -> None:
         """Let the first attempt again; as it leaves, by success or error, it wakes the next.
 
         at_once: before this returns; for a callback of the loop, in which no task runs.
         """
-        if self._waiters:
-            self._waiters[0].wake(at_once=at_once)
+        if self.waiters:
+            self.waiters[0].wake(at_once=at_once)
 
-    async def stand(
+    @types.coroutine
+    def stand(
         self, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
-    ) -> T | None:
+    ) -> Generator[_Waiter, None, T | None]:
         """Return what `attempt` returns once it is this task's turn and that is not None.
 
         `attempt` must not block; what it raises ends the wait. After `timeout` seconds: None.
@@ -135,30 +116,37 @@ class Line(Generic[T]):
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop)
         timer = None if timeout is None else loop.call_later(max(timeout, 0), waiter.expire)
-        self._waiters.append(waiter)
+        waiters = self.waiters
+        waiters.append(waiter)
         try:
             while True:
-                if self._waiters[0] is waiter and not attempted:
+                if not attempted and waiters[0] is waiter:
                     result = attempt()
                     if result is not None:
                         return result
                 attempted = False
                 if waiter.expired:
                     return None
-                await waiter
+                waiter._asyncio_future_blocking = True  # noqa: SLF001
+                yield waiter
         finally:
             if timer is not None:
                 timer.cancel()
-            first = self._waiters[0] is waiter
-            self._waiters.remove(waiter)
-            if first:
-                self.wake()
+            if waiters[0] is waiter:
+                waiters.popleft()
+                if waiters:
+                    waiters[0].wake()
+            else:
+                waiters.remove(waiter)
 
 
 class Watch:
-    """One registration in a kqueue: an ident, a filter, and whom to tell."""
+    """One registration in a kqueue: an ident, a filter, and whom to tell.
 
-    __slots__ = ("_serial", "adapter", "eof", "filter", "ident", "line", "on_event")
+    quiet: the port was seen empty, and no event has come since: to look for a message is in vain.
+    """
+
+    __slots__ = ("_serial", "adapter", "eof", "filter", "ident", "line", "on_event", "quiet")
 
     def __init__(
         self, adapter: Adapter, ident: int, event_filter: int, flags: int, serial: int
@@ -166,17 +154,20 @@ class Watch:
         self.adapter: Adapter = adapter
         self.ident: int = ident
         self.filter: int = event_filter
-        self.line: Line[object] = Line()
+        self.line: Line = Line()
         self.eof: bool = False
+        self.quiet: bool = False
         self.on_event: Callable[[], None] | None = None
         self._serial = serial
         adapter.kqueue.change(ident, event_filter, EV_ADD | flags, serial)
 
     def fire(self, flags: int, *, at_once: bool) -> None:
         """Tell of an event that the kqueue has reported; `at_once` as of `Line.wake`."""
+        self.quiet = False
         if flags & EV_EOF:
             self.eof = True
-        self.line.wake(at_once=at_once)
+        if self.line.waiters:
+            self.line.waiters[0].wake(at_once=at_once)
         if self.on_event is not None:
             self.on_event()
 
@@ -187,7 +178,7 @@ class Watch:
             # A port that is gone has taken its registration with it.
             with contextlib.suppress(OSError):
                 adapter.kqueue.change(self.ident, self.filter, EV_DELETE)
-        if self.line:
+        if self.line.waiters:
             adapter.post(self.line.wake)
 
 
@@ -268,8 +259,9 @@ class Adapter:
         return self.usable() and loop is not None and not loop.is_closed()
 
     def is_here(self) -> bool:
-        """Tell whether the caller runs in the adapter's own loop."""
-        return asyncio._get_running_loop() is self._loop()  # noqa: SLF001 - the call that never raises
+        """Tell whether the caller runs in the adapter's own loop, and not in a forked child."""
+        # The call that never raises.
+        return asyncio._get_running_loop() is self._loop() and self.space == _ffi.space  # noqa: SLF001
 
     def post(self, call: Callable[[], None]) -> None:
         """Call something in the loop: at once if this is its thread, else soon. Never raises."""
@@ -283,19 +275,18 @@ class Adapter:
 
     def _drain(self) -> None:
         # One batch: the fd is level-triggered for the loop, and others have their turn in between.
-        if not self.usable():
+        if self.closed or self.space != _ffi.space:
             return
-        events = iter(self.kqueue.events())
+        events, watches = self.kqueue.events(), self._watches
         try:
-            self._fire(events, at_once=True)
-        finally:
-            self._fire(events, at_once=False)  # of a task that has ended the loop, SystemExit say
-
-    def _fire(self, events: Iterator[tuple[int, int]], *, at_once: bool) -> None:
-        for serial, flags in events:
-            watch = self._watches.get(serial)
-            if watch is not None:
-                watch.fire(flags, at_once=at_once)
+            for serial, flags in events:
+                if (watch := watches.get(serial)) is not None:
+                    watch.fire(flags, at_once=True)
+        except BaseException:  # of a task that has ended the loop, SystemExit say
+            for serial, flags in events:
+                if (watch := watches.get(serial)) is not None:
+                    watch.fire(flags, at_once=False)
+            raise
 
     def close(self) -> None:
         """Close the kqueue; whoever waits attempts again, and fails. Idempotent."""

@@ -46,7 +46,7 @@ class Outgoing:
     when it is made, with every object as it was.
     """
 
-    __slots__ = ("_buffer", "_cargo", "_destination", "_done", "_message", "_reply")
+    __slots__ = ("_buffer", "_cargo", "_destination", "_message", "_parts", "_reply")
 
     def __init__(
         self,
@@ -61,29 +61,33 @@ class Outgoing:
             raise UsageError("a call makes the reply right of its message; this one has another")
         self._message = message
         self._buffer: _ffi.Buffer | None = None
-        self._done = False
         self._destination = RightCargo(destination, disposition)
-        self._reply = None if reply is None else _claim_reply(reply)
         self._cargo: Sequence[Cargo] = ()
+        self._reply: RightCargo | None = None
+        self._parts: list[Cargo] = [self._destination]  # all that may have to be given back
         if message.descriptors:
             self._cargo = [load(carried) for carried in message.descriptors]
-        take_all(self._all())
-
-    def _all(self) -> list[Cargo]:
-        everything: list[Cargo] = [self._destination, *self._cargo]
-        return everything if self._reply is None else [*everything, self._reply]
+            self._parts += self._cargo
+        if reply is not None:
+            self._reply = _claim_reply(reply)
+            self._parts.append(self._reply)
+        if self._destination.moves or len(self._parts) > 1:
+            take_all(self._parts)
 
     def attempt(self, option: int, milliseconds: int = 0) -> bool:
         """Send; False if the queue is full, or a signal came: attempt again or give back.
 
         Raises MachError after every right was given back, or destroyed if the code says so, and
-        RightClosedError if a right to be copied was closed since.
+        RightClosedError, every right given back, if one to be copied was closed since.
         """
-        buffer = self._buffer
-        if buffer is None:
-            number = self._compose_and_send(option, milliseconds)
+        if self._buffer is None:
+            try:
+                number = self._compose_and_send(option, milliseconds)
+            except BaseException:  # nothing was sent: an id of more than 32 bits, say
+                self.give_back()
+                raise
         else:
-            number = _ffi.send(buffer, option, milliseconds)
+            number = _ffi.send(self._buffer, option, milliseconds)
         if number == 0:
             if tracing.on:
                 self._trace()
@@ -102,25 +106,20 @@ class Outgoing:
         raise mach_error(number, "mach_msg", detail)
 
     def _compose_and_send(self, option: int, milliseconds: int) -> int:
-        message = self._message
-        remote, remote_kind = self._destination.descriptor()
-        local, local_kind = (
-            (_wire.NAME_NULL, 0) if self._reply is None else self._reply.descriptor()
-        )
-        payload = message.body
+        message, payload = self._message, self._message.body
+        remote, bits = self._destination.descriptor()
+        local = _wire.NAME_NULL
+        if self._reply is not None:
+            local, kind = self._reply.descriptor()
+            bits |= kind << 8
         if self._cargo:
+            bits |= _wire.BITS_COMPLEX
             payload = _wire.payload([part.descriptor() for part in self._cargo], payload)
-        bits = _wire.bits_of(remote_kind, local_kind, bool(self._cargo))
-        buffer = _ffi.take_buffer(_wire.size_of(0, len(payload)))
-        try:
-            number = _ffi.compose_and_send(
-                buffer, bits, remote, local, message.id, payload, option, milliseconds
-            )
-        except BaseException:
-            _ffi.return_buffer(buffer)  # nothing was sent: an id of more than 32 bits, say
-            raise
-        self._buffer = buffer
-        return number
+        size = len(payload)
+        buffer = self._buffer = _ffi.take_buffer(_wire.HEADER_SIZE + size + 3)  # and padding
+        return _ffi.compose_and_send(
+            buffer.header, bits, remote, local, message.id, payload, size, option, milliseconds
+        )
 
     def send_blocking(self, timeout: float | None) -> None:
         """Send, blocking the thread while the queue is full, at most `timeout` seconds.
@@ -169,10 +168,7 @@ class Outgoing:
 
     def give_back(self) -> None:
         """Return everything to its owner; nothing if the message was sent or destroyed."""
-        if self._done:
-            return
-        self._done = True
-        for part in self._all():
+        for part in self._parts:
             part.give_back()
         self._finish()
 
@@ -188,7 +184,7 @@ class Outgoing:
         )
 
     def _finish(self) -> None:
-        self._done = True
+        self._parts = []
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             _ffi.return_buffer(buffer)

@@ -41,12 +41,12 @@ class _Member:
     __slots__ = ("death", "possible", "room")
 
     def __init__(self) -> None:
-        self.room: Line[object] = Line()
-        self.death: Line[bool] = Line()
-        self.possible: Line[bool] = Line()
+        self.room: Line = Line()
+        self.death: Line = Line()
+        self.possible: Line = Line()
 
     def __bool__(self) -> bool:
-        return bool(self.room or self.death or self.possible)
+        return bool(self.room.waiters or self.death.waiters or self.possible.waiters)
 
     def wake(self) -> None:
         self.room.wake()
@@ -201,7 +201,7 @@ def is_awaited(name: int) -> bool:
     if slot is None:
         return False
     with _lock:
-        return any(member.room for member in slot.members.values())
+        return any(member.room.waiters for member in slot.members.values())
 
 
 async def wait_for_room(
@@ -227,7 +227,7 @@ async def wait_for_room(
         return attempt()
 
     try:
-        return await member.room.stand(armed, timeout)  # type: ignore[return-value]
+        return await member.room.stand(armed, timeout)
     finally:
         _leave(slot, adapter)
 

@@ -99,11 +99,6 @@ def size_of(descriptors: int, body: int) -> int:
     return (DESCRIPTORS_AT + descriptors if descriptors else HEADER_SIZE) + padded
 
 
-def bits_of(remote: int, local: int, has_descriptors: bool) -> int:
-    """Return msgh_bits: two dispositions, and whether the payload begins with descriptors."""
-    return remote | local << 8 | (BITS_COMPLEX if has_descriptors else 0)
-
-
 def payload(descriptors: Sequence[Descriptor], body: bytes) -> bytes:
     """Return what follows the header: the descriptors, if there are any, and the body."""
     if not descriptors:
@@ -125,7 +120,7 @@ def _pack_descriptor(one: Descriptor) -> bytes:
     return PORT_DESCRIPTOR.pack(name, 0, 0, disposition, PORT_TYPE)
 
 
-def unpack(view: memoryview) -> Incoming:
+def unpack(view: bytes) -> Incoming:
     """Take a received message apart. Raises Malformed for lies, and for guarded rights."""
     bits, size, remote, local, _, message_id = HEADER.unpack_from(view)
     if not HEADER_SIZE <= size <= len(view):
@@ -134,15 +129,11 @@ def unpack(view: memoryview) -> Incoming:
     at = HEADER_SIZE
     if bits & BITS_COMPLEX:
         found, at = _unpack_descriptors(view, size)
-    return Incoming(
-        bits, remote, local, message_id, found, bytes(view[at:size]), trailer_of(view, size)
-    )
-
-
-def trailer_of(view: memoryview, size: int) -> bytes:
-    """Return the audit trailer behind a message of `size` bytes, or nothing if there is none."""
-    trailer = bytes(view[size : size + TRAILER_SIZE])
-    return trailer if len(trailer) == TRAILER_SIZE else b""
+    body, trailer = view[at:size], view[size : size + TRAILER_SIZE]
+    if len(trailer) != TRAILER_SIZE:
+        trailer = b""
+    # As Incoming() does it, but for a call of a function.
+    return tuple.__new__(Incoming, (bits, remote, local, message_id, found, body, trailer))
 
 
 def is_from_kernel(trailer: bytes) -> bool:
@@ -150,7 +141,7 @@ def is_from_kernel(trailer: bytes) -> bool:
     return trailer[AUDIT_TOKEN_AT:TRAILER_SIZE] == _ZERO_TOKEN
 
 
-def _unpack_descriptors(view: memoryview, size: int) -> tuple[tuple[Descriptor, ...], int]:
+def _unpack_descriptors(view: bytes, size: int) -> tuple[tuple[Descriptor, ...], int]:
     if size < DESCRIPTORS_AT:
         raise Malformed("a complex message without a descriptor count")
     (count,) = COUNT.unpack_from(view, HEADER_SIZE)

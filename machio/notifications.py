@@ -73,7 +73,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._events: deque[Event | Exception] = deque()
-        self._line: Line[Event] = Line()
+        self._line: Line = Line()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 

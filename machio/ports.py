@@ -25,17 +25,17 @@ Rights are anyio's object streams: `async for message in port` ends when the por
 from __future__ import annotations
 
 import weakref
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
-from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from anyio.abc import ObjectSendStream
 
 from . import _ffi, _loop, _notices, _requests
 from ._deadline import Deadline
-from ._incoming import CLASSES, Receiver
+from ._incoming import CLASSES, Receiver, adopt
 from ._outgoing import Outgoing
 from ._right import Right
 from .codes import MigCode, ReceiveCode, SendCode
-from .errors import RightClosedError, SendTimedOut, WouldBlock, mach_error
+from .errors import SendTimedOut, WouldBlock, mach_error
 from .messages import Disposition, Message, NotificationId, PortRightType
 
 # Reply ports that an event loop keeps for its next calls.
@@ -57,7 +57,7 @@ class PortStatus(NamedTuple):
     flags: int
 
 
-class ReceiveRight(Receiver, ObjectReceiveStream[Message]):
+class ReceiveRight(Receiver[Message]):
     """The receive right of a port: there is one, and its holder gets the messages."""
 
     __slots__ = ()
@@ -84,34 +84,7 @@ class ReceiveRight(Receiver, ObjectReceiveStream[Message]):
             raise
         return port
 
-    async def receive(self, timeout: float | None = None) -> Message:
-        """Return the next message; the caller owns the rights in it. First waiter, first served.
-
-        Raises ReceiveTimedOut, ReceiveError (the right is gone; a right could not be delivered),
-        BadMessageError, RightClosedError (also if the right is closed or given away meanwhile).
-        """
-        return await self._receive(timeout)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        """Return the next message; the iteration ends when the right is closed or given away."""
-        try:
-            return await self._receive(None)
-        except RightClosedError:
-            raise StopAsyncIteration from None
-
-    def receive_nowait(self) -> Message:
-        """Return the next message, or raise ReceiveTimedOut at once if there is none."""
-        message = self._attempt()
-        if message is None:
-            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
-        return message
-
-    def receive_blocking(self, timeout: float | None = None) -> Message:
-        """Return the next message, blocking the thread meanwhile; raises as `receive`."""
-        return self._receive_blocking(timeout)
+    _adopt = staticmethod(adopt)
 
     def make_send(self) -> SendRight:
         """Make a send right, which the caller owns (mach_port_insert_right, MAKE_SEND)."""
@@ -142,7 +115,7 @@ class ReceiveRight(Receiver, ObjectReceiveStream[Message]):
         If a message comes instead it is returned, and the caller owns the rights in it. Meant for a
         port with one send-once right out. Raises as `receive`. Mach: MACH_NOTIFY_SEND_ONCE.
         """
-        message = await self._receive(timeout)
+        message = await self.receive(timeout)
         if message.is_notification and message.id == NotificationId.SEND_ONCE:
             return None
         return message
@@ -212,17 +185,10 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         SendError that says they were destroyed. Raises SendTimedOut, DeadDestinationError,
         SendError, UsageError. Mach: mach_msg, COPY_SEND.
         """
+        waits = _requests.is_awaited(self._name)
         outgoing = Outgoing(message, self, Disposition.COPY_SEND)
-        if not self._send_now(outgoing):
+        if waits or not outgoing.attempt(_ffi.SEND_NOW):
             await self._send_later(outgoing, timeout)
-
-    def _send_now(self, outgoing: Outgoing) -> bool:
-        """Send, if there is room and nobody stands in line for it."""
-        try:
-            return not _requests.is_awaited(self.name) and outgoing.attempt(_ffi.SEND_NOW)
-        except BaseException:
-            outgoing.give_back()
-            raise
 
     async def _send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
         option = _ffi.SEND_NOW | _ffi.SEND_NOTIFY
@@ -267,8 +233,9 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         idle = _idle_reply_ports()
         port = idle.pop() if idle else ReceiveRight.allocate()
         try:
+            waits = _requests.is_awaited(self._name)
             outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
-            if not self._send_now(outgoing):
+            if waits or not outgoing.attempt(_ffi.SEND_NOW):
                 await self._send_later(outgoing, timeout)
             answer = await port.receive(deadline.seconds())
         except BaseException:
@@ -334,11 +301,12 @@ class SendOnceRight(_Sender):
         Outgoing(message, self, Disposition.MOVE_SEND_ONCE).send_blocking(0)
 
 
-class PortSet(Receiver, ObjectReceiveStream["tuple[ReceiveRight | None, Message]"]):
+class PortSet(Receiver["tuple[ReceiveRight | None, Message]"]):
     """A set of ports that are received from together. Members stay their owners' objects.
 
     ``async for port, message in port_set`` takes from each member in turn, so that a busy one does
-    not keep the others waiting; members may come and go meanwhile.
+    not keep the others waiting; members may come and go meanwhile. With a message comes the member
+    that it was sent to, or None for a port that was not put into the set by `add`.
     """
 
     __slots__ = ("_members",)
@@ -369,35 +337,8 @@ class PortSet(Receiver, ObjectReceiveStream["tuple[ReceiveRight | None, Message]
         _ffi.extract_member(port.name, self.name)
         self._members.pop(port.name, None)
 
-    async def receive(self, timeout: float | None = None) -> tuple[ReceiveRight | None, Message]:
-        """Return the next message of any member, and the member; raises as `ReceiveRight.receive`.
-
-        The member is None for a port that was not put into the set by `add`.
-        """
-        return self._of_member(await self._receive(timeout))
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> tuple[ReceiveRight | None, Message]:
-        """Return the next message and its member; the iteration ends when the set is closed."""
-        try:
-            return self._of_member(await self._receive(None))
-        except RightClosedError:
-            raise StopAsyncIteration from None
-
-    def receive_nowait(self) -> tuple[ReceiveRight | None, Message]:
-        """As `receive`, but raise ReceiveTimedOut at once if there is no message."""
-        message = self._attempt()
-        if message is None:
-            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
-        return self._of_member(message)
-
-    def receive_blocking(self, timeout: float | None = None) -> tuple[ReceiveRight | None, Message]:
-        """As `receive`, blocking the thread meanwhile."""
-        return self._of_member(self._receive_blocking(timeout))
-
-    def _of_member(self, message: Message) -> tuple[ReceiveRight | None, Message]:
+    def _adopt(self, buffer: _ffi.Buffer) -> tuple[ReceiveRight | None, Message]:
+        message = adopt(buffer)
         member = self._members.get(message.port)
         return (None if member is None or member.closed else member), message
 

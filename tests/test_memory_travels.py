@@ -192,10 +192,12 @@ def test_a_guarded_right_destroys_the_memory_beside_it(port, send):
     memory = _wire.payload([_wire.MemoryAt(data.address, PAGE, deallocate=False)], b"")
     # A guarded right has 16 bytes: a context, flags, disposition, type, name.
     guarded = struct.pack("=QHBBI", 0, 1, Disposition.MOVE_RECEIVE, 4, 0)
-    bits = _wire.bits_of(Disposition.COPY_SEND, 0, has_descriptors=True)
+    bits = Disposition.COPY_SEND | _wire.BITS_COMPLEX
     payload = _wire.COUNT.pack(2) + memory[4:] + guarded
     buffer = _ffi.take_buffer()
-    code = _ffi.compose_and_send(buffer, bits, send.name, 0, 1, payload, _ffi.SEND_NOW, 0)
+    code = _ffi.compose_and_send(
+        buffer.header, bits, send.name, 0, 1, payload, len(payload), _ffi.SEND_NOW, 0
+    )
     _ffi.return_buffer(buffer)
     assert code == 0
     with pytest.raises(BadMessageError, match="type 4"):

@@ -12,6 +12,11 @@
 
 #define WEAK __attribute__((weak))
 
+WEAK mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
+                                          mach_msg_size_t size, mach_port_name_t name) {
+    return mach_msg(buffer, option | MACH_RCV_TIMEOUT, 0, size, name, 0, MACH_PORT_NULL);
+}
+
 WEAK const char *machio_last_error(void) {
     return NULL;
 }

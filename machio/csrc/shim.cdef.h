@@ -1,5 +1,6 @@
 /* shim.h: what machio needs beside Mach's own calls. */
 
+#define MACHIO_RECEIVED_LAST ...
 #define MACHIO_LEAVE_UNLINK ...
 #define MACHIO_LEAVE_NOW ...
 
@@ -7,6 +8,9 @@ mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, m
                               mach_port_t local, mach_msg_id_t id, const char *payload,
                               mach_msg_size_t size, mach_msg_option_t option,
                               mach_msg_timeout_t timeout);
+mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
+                                     mach_msg_size_t size, mach_port_name_t name);
+int machio_events(int kq, uint64_t *words, int count);
 const char *machio_last_error(void);
 kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *address);

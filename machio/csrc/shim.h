@@ -14,6 +14,7 @@
 #include "linux/include/machio_memory.h"
 
 #include <mach/mach.h>
+#include <stdint.h>
 
 /* libSystem has it, the headers of current macOS SDKs do not. */
 mach_port_name_t mach_reply_port(void);
@@ -34,6 +35,22 @@ mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, m
                               mach_port_t local, mach_msg_id_t id, const char *payload,
                               mach_msg_size_t size, mach_msg_option_t option,
                               mach_msg_timeout_t timeout);
+
+/*
+ * Receives without waiting: as mach_msg(), receiving half, with MACH_RCV_TIMEOUT and 0. But for
+ * MACHIO_RECEIVED_LAST instead of MACH_MSG_SUCCESS: nothing is left, and a kqueue that watches
+ * `name` will tell of what comes next. A system that cannot know it says MACH_MSG_SUCCESS.
+ */
+#define MACHIO_RECEIVED_LAST 1
+
+mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
+                                     mach_msg_size_t size, mach_port_name_t name);
+
+/*
+ * Takes up to `count` events off a kqueue without waiting: two words each, udata and flags. The
+ * number of events; -1 and errno as kevent64().
+ */
+int machio_events(int kq, uint64_t *words, int count);
 
 /*
  * Why the calling thread's latest bootstrap call failed, as a sentence that says what to do; NULL

@@ -718,6 +718,10 @@ mach_msg_return_t mio_receive(mach_msg_header_t *msg, mach_msg_option_t option,
 mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t option,
                                   mach_msg_size_t limit, mach_port_name_t name,
                                   mach_msg_size_t *ret_size, mach_port_name_t *ret_port);
+/* The same as mach_msg() does it, with word of whether it was the last: shim.h. */
+#define MACHIO_RECEIVED_LAST 1
+mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
+                                     mach_msg_size_t size, mach_port_name_t name);
 /* Whether a set has something to receive now; *ret_port: the member that has it. */
 bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port);
 /* What a blocked sender waits for on a remote port: room. True if a send would find room. */

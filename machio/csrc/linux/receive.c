@@ -208,10 +208,39 @@ static bool settle_bootstrap(struct mio_port *port) {
     return still;
 }
 
+/*
+ * Whether the target, from which `port` had a message, has none left. It is noted: a kqueue's event
+ * is due for what comes next. A set that is gone, the lock having been let go, is no set of `port`.
+ */
+static bool is_drained(const struct target *target, struct mio_port *port) {
+    struct mio_port *other;
+    bool drained = !mio_list_empty(&port->knotes) && !mio_port_has_message(port);
+    if (drained)
+        port->drained++;
+    if (target->port != NULL)
+        return drained;
+    MIO_EACH(item, &port->memberships) {
+        struct mio_set *set = MIO_CONTAINER(item, struct mio_member, of_port)->set;
+        if (set == target->set && !mio_list_empty(&set->knotes) &&
+            !mio_set_has_message(set, &other)) {
+            set->drained++;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a receive found: the message with its trailer, or the size alone if that is too large. */
+struct found {
+    mach_msg_size_t size;
+    mach_port_name_t port;
+    bool last; /* nothing is left, and a kqueue that watches the target will tell of the next */
+};
+
 /* Looks once. MACH_RCV_TIMED_OUT: nothing there. settle: the lock may be let go on the way. */
 static mach_msg_return_t try_receive(const struct target *target, mach_msg_header_t *msg,
                                      mach_msg_option_t option, mach_msg_size_t limit, bool settle,
-                                     mach_msg_size_t *ret_size, mach_port_name_t *ret_port) {
+                                     struct found *ret) {
     struct mio_port *port = target->port;
     bool shortage;
     mio_notice_poll(); /* what has happened is told before what is queued since */
@@ -229,10 +258,9 @@ static mach_msg_return_t try_receive(const struct target *target, mach_msg_heade
         mio_kmsg_destroy(kmsg);
         return MACH_RCV_PORT_CHANGED;
     }
-    *ret_port = port->name;
-    mach_msg_return_t mr = give(port, kmsg, msg, option, limit, ret_size);
-    if (!mio_list_empty(&port->knotes) && !mio_port_has_message(port))
-        port->drained++;
+    ret->port = port->name;
+    mach_msg_return_t mr = give(port, kmsg, msg, option, limit, &ret->size);
+    ret->last = is_drained(target, port);
     return mr;
 }
 
@@ -240,9 +268,25 @@ mach_msg_return_t mio_receive_now(mach_msg_header_t *msg, mach_msg_option_t opti
                                   mach_msg_size_t limit, mach_port_name_t name,
                                   mach_msg_size_t *ret_size, mach_port_name_t *ret_port) {
     struct target target;
+    struct found found = {0};
     if (!find_target(name, &target))
         return MACH_RCV_INVALID_NAME;
-    return try_receive(&target, msg, option, limit, false, ret_size, ret_port);
+    mach_msg_return_t mr = try_receive(&target, msg, option, limit, false, &found);
+    *ret_size = found.size;
+    *ret_port = found.port;
+    return mr;
+}
+
+mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
+                                     mach_msg_size_t size, mach_port_name_t name) {
+    struct target target;
+    struct found found;
+    mach_msg_return_t mr = MACH_RCV_INVALID_NAME;
+    mio_lock();
+    if (find_target(name, &target))
+        mr = try_receive(&target, buffer, option, size, true, &found);
+    mio_unlock();
+    return mr == MACH_MSG_SUCCESS && found.last ? MACHIO_RECEIVED_LAST : mr;
 }
 
 /* Waits for whatever may bring a message to the target. */
@@ -280,8 +324,7 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
                                         mach_msg_size_t limit, mach_port_name_t name,
                                         mach_msg_timeout_t timeout, bool is_answer) {
     struct target target, now;
-    mach_msg_size_t size;
-    mach_port_name_t member;
+    struct found found;
     if (!find_target(name, &target))
         return MACH_RCV_INVALID_NAME;
     struct mio_deadline deadline =
@@ -290,7 +333,7 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
     bool look = !is_answer || target.port == NULL || target.port->head != NULL;
     for (bool last = option & MACH_RCV_TIMEOUT && timeout == 0;; look = true) {
         if (look || last) {
-            mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &size, &member);
+            mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &found);
             if (mr != MACH_RCV_TIMED_OUT)
                 return mr;
         }
