@@ -77,10 +77,18 @@ def bench(options: argparse.Namespace) -> None:
         raise SystemExit("these failed: " + ", ".join(runs.failed))
 
 
+def interrupt(*_: object) -> None:
+    """End, and let nothing disturb that."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Do what the command line asks for."""
     options = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         if options.list:
             print("\n".join(figure.title for figure in FIGURES))

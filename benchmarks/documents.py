@@ -29,12 +29,12 @@ MARK = re.compile(r"(<!-- bench(?! end).*? -->\n).*?(?=<!-- bench end -->)", re.
 
 def blocks(result: dict[str, Any]) -> dict[str, list[str]]:
     """Return what goes after each mark, by the mark."""
-    made = {" about": [about(result)], " goals": list(GOALS)}
+    made = {" about": [about(result)], " goals": [f"| {GOALS[0]}", f"| --- {GOALS[1]}"]}
     for title, figure, runs in tables(result):
         made[f": {title}"] = rows(figure, runs)
         made[f" short: {title}"] = rows(figure, runs, short=True)
         if title == figure.variants(quick=True)[0][0]:
-            made[" goals"] += goals(figure, runs)
+            made[" goals"] += [f"| {figure.title} {goal}" for goal in goals(figure, runs)]
     return {f"<!-- bench{mark} -->\n": lines for mark, lines in made.items()}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from report import digits, pyplot, save
-from runs import HERE, Place, Settings, ended, place, start
+from runs import HERE, Place, Settings, place, started
 from usage import open_files, private_memory
 
 Sample = dict[str, float]  # "seconds", and memory and fds of both processes
@@ -35,20 +35,25 @@ def watch(command: list[str], messages: int, here: Place) -> list[Sample]:
     samples: list[Sample] = []
     begin = told = time.monotonic()
     every = min(1.0, messages / 1e6)
-    process = start(command, Settings(here, pinned=True, seconds=0))
-    with ended(process):
+    with started(command, Settings(here, pinned=True, seconds=0)) as process:
         while process.poll() is None:
             with contextlib.suppress(OSError, ValueError):
                 seconds = time.monotonic() - begin
                 samples.append({"seconds": seconds, **sample(process.pid)})
-            if time.monotonic() > told + 10:
+            if samples and time.monotonic() > told + 10:
                 told = time.monotonic()
-                print(f"{told - begin:4.0f} s  {row('', samples)}", file=sys.stderr, flush=True)
+                print(f"{told - begin:4.0f} s  {shown(samples[-1])}", file=sys.stderr, flush=True)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(every)
         if process.returncode or not samples:
             raise SystemExit(f"{command[0]} failed, or was too fast to be looked at")
     return samples
+
+
+def shown(taken: Sample) -> str:
+    """Say in a few words what both processes have."""
+    sides = [(taken[f"{side} memory"] / 2**20, taken[f"{side} fds"]) for side in SIDES]
+    return " and ".join(f"{memory:.2f} MiB, {files:.0f} files" for memory, files in sides)
 
 
 def growth(samples: list[Sample], name: str) -> tuple[float, float]:

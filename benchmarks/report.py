@@ -87,7 +87,7 @@ def goals(figure: Figure, runs: Runs) -> list[str]:
             shown = whole(value)
         else:
             value /= runs[other][figure.by]
-            names, limits = f"{figure.name(one)} / {figure.name(other)}", f"{limit:g}"
+            names, limits = f"{figure.name(one)} / {figure.name(other)}", f"{limit:.3g}"
             shown = f"{value:.2f}"
         rows.append(f"| {names} | {shown} | {limits} | {'met' if value <= limit else 'not met'} |")
     return rows

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -88,40 +87,44 @@ def _when(path: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def _prepare(pinned: bool) -> None:
-    if pinned:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+@contextlib.contextmanager
+def _handed_down(pinned: bool) -> Iterator[None]:
+    """Have on one core, and with as many files as the system allows, what is started here."""
+    cores, files = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.sched_setaffinity(0, {min(cores)} if pinned else cores)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
 
 
 def output(command: list[str], settings: Settings) -> str:
-    """Return what a process prints, which is ended then, with all that it started."""
-    process = start(command, settings)
-    with ended(process):
+    """Return what a process prints. Raises subprocess.SubprocessError."""
+    with started(command, settings) as process:
         text, _ = process.communicate(timeout=PATIENCE)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
     return text
 
 
-def start(command: list[str], settings: Settings) -> subprocess.Popen[str]:
-    """Start a process in a group of its own: Ctrl-C is for the main program alone."""
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=settings.place.environment(),
-        preexec_fn=partial(_prepare, settings.pinned),
-        start_new_session=True,
-    )
-
-
 @contextlib.contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End a process and its group with the block."""
+def started(command: list[str], settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """Yield a process in a group of its own, which ends with the block, whatever it started.
+
+    So Ctrl-C is for the main program alone.
+    """
+    with _handed_down(settings.pinned):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=settings.place.environment(),
+            start_new_session=True,
+        )
     try:
-        yield
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

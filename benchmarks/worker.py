@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from contender import BYTES, SIZE, Contender, Missing, Uncounted, now
-from usage import memory_left, open_files, private_memory
+from usage import memory_taken, open_files, private_memory
 
 BATCH = 50  # messages one way that are timed together
 LEAST = 3  # trips, however long they take
-STAMP = struct.Struct(f"=Q{SIZE - 8}x")
+STAMP = struct.Struct(f"=QI{SIZE - 12}x")  # when it was made, the pid of who made it
 
 Figures = dict[str, float]
 Partners = list[subprocess.Popen[bytes]]
@@ -52,18 +52,30 @@ def find(name: str) -> Contender:
 
 
 class Meter:
-    """Makes trips for so many seconds, and notes how long each took; kills the partners then."""
+    """Makes trips for so many seconds, and notes how long each took; kills the partners then.
 
-    def __init__(self, seconds: float, warm_up: int, partners: Partners) -> None:
+    warm_up: how many trips go before and do not count; more of them do until it is `ready`.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        warm_up: int,
+        partners: Partners,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.times: list[int] = []
         self.cpu = 0
         self._length = int(seconds * 1e9)
         self._warm_up = warm_up
         self._partners = partners
+        self._ready = ready
         self._over = 0
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self._warm_up)
+        while not self._ready():
+            yield 0
         times = self.times
         self._over = 0
         used = self._used()
@@ -130,14 +142,17 @@ async def drain(contender: Contender, first: Any, seconds: float, partners: Part
 
 
 async def crowd(contender: Contender, first: Any, seconds: float, partners: Partners) -> Figures:
-    meter = Meter(seconds, contender.warm_up, partners)
     late: list[int] = []
+    senders: set[int] = set()
+    meter = Meter(seconds, contender.warm_up, partners, lambda: len(senders) == contender.size)
 
     def take(body: bytes) -> None:
-        late.append(now() - STAMP.unpack(body)[0])
+        made, pid = STAMP.unpack(body)
+        late.append(now() - made)
+        senders.add(pid)
 
     await contender.drain(first, meter, take)
-    counted = late[contender.warm_up :]
+    counted = late[-len(meter.times) :]
     each = sum(meter.times) / len(meter.times)
     return {"median": each, "rate": 1e9 / each, **quantiles(counted), **usage()}
 
@@ -167,15 +182,15 @@ async def hold(contender: Contender, first: Any, _: float, partners: Partners) -
     def state() -> tuple[int, int, int]:
         gc.collect()
         owned = [private_memory(pid) for pid in pids]
-        return owned[0], memory_left() + sum(owned), open_files(pids[0])
+        return owned[0], memory_taken() - sum(owned), open_files(pids[0])
 
     before = state()
     async with contender.wait(first):
         after = state()
     dismiss(partners)
     grown = (one - other for one, other in zip(after, before, strict=True))
-    own, left, files = (each / contender.size for each in grown)
-    return {"own": own, "system": -left, "fds": files}
+    own, system, files = (each / contender.size for each in grown)
+    return {"own": own, "system": system, "fds": files}
 
 
 async def last(contender: Contender, first: Any, trips: float, partners: Partners) -> Figures:
@@ -190,9 +205,10 @@ PARTNERS = {"drain": "pour", "crowd": "stamp"}
 
 
 def stamps() -> Iterator[bytes]:
-    """Yield messages that tell when they were made."""
+    """Yield messages that tell when they were made, and by whom."""
+    pid = os.getpid()
     while True:
-        yield STAMP.pack(now())
+        yield STAMP.pack(now(), pid)
 
 
 def lead(job: str, name: str, loop: str, amount: float) -> Figures:

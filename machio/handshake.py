@@ -206,8 +206,13 @@ async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRig
             pipe.eof = True
         queue = _Queue(service, pipe, server)
         line = service.watch().line
+
+        def look_if_ended() -> None:
+            if pipe.eof:
+                line.wake()
+
         # From here the pipe's end makes the server look at the queue, for the last time.
-        pipe.on_event = line.wake
+        pipe.on_event = look_if_ended
         while True:
             await line.stand(queue.look, None)
             if server.done:

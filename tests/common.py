@@ -6,6 +6,7 @@ It is not in conftest.py, for there is one of that name in other folders too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -58,6 +59,20 @@ async def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     task = asyncio.create_task(coroutine)
     await settle()
     return task
+
+
+async def wait_in_vain() -> None:
+    """Let each kind of wait run into its time limit; what that opens lasts as long as the loop."""
+    with machio.ReceiveRight.allocate(queue_limit=1) as port, port.make_send() as send:
+        with contextlib.suppress(machio.ReceiveTimedOut):
+            port.receive_blocking(timeout=0.001)
+        send.send_nowait(machio.Message(1))
+        with contextlib.suppress(machio.SendTimedOut):
+            send.send_blocking(machio.Message(2), timeout=0.001)
+        with contextlib.suppress(machio.SendTimedOut):
+            await send.send(machio.Message(2), timeout=0.001)
+    with contextlib.suppress(machio.UnknownServiceError):
+        await machio.bootstrap.look_up("org.machio.tests.no-such-service")
 
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import systems
-from common import LOOPS, leaked_fds, mapped, open_fds
+from common import LOOPS, leaked_fds, mapped, open_fds, wait_in_vain
 
 import machio
 from machio import _requests
@@ -97,26 +97,12 @@ def c_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- leaks ---------------------------------------------------------------------------------------
 
 
-async def _wait_in_vain() -> None:
-    """Let each kind of wait run into its time limit."""
-    with machio.ReceiveRight.allocate(queue_limit=1) as port, port.make_send() as send:
-        with pytest.raises(machio.ReceiveTimedOut):
-            port.receive_blocking(timeout=0.001)
-        send.send_nowait(machio.Message(1))
-        with pytest.raises(machio.SendTimedOut):
-            send.send_blocking(machio.Message(2), timeout=0.001)
-        with pytest.raises(machio.SendTimedOut):
-            await send.send(machio.Message(2), timeout=0.001)
-    with pytest.raises(machio.UnknownServiceError):
-        await machio.bootstrap.look_up("org.machio.tests.no-such-service")
-
-
 @pytest.fixture(scope="session")
 def _lasting_fds() -> None:
     """Open what stays open for the life of a process, so that no test is charged with it."""
     for new_loop in LOOPS.values():
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(_wait_in_vain())
+            runner.run(wait_in_vain())
 
 
 @pytest.fixture(autouse=True)

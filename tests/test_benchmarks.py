@@ -22,6 +22,8 @@ from figures import FIGURES, Figure
 from rounds import Bench
 from runs import Place, Settings, place
 
+pytestmark = pytest.mark.timeout(240)  # they compile the C layer, and start many a Python
+
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = [sys.executable, str(ROOT / "benchmarks")]
 TINY = 0.01  # seconds for a contender

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from machio import (
     ReceiveRight,
+    _checkin,
     _ffi,
 )
 
@@ -15,6 +17,7 @@ from .acts import (
     check_in_with,
     held_up,
     patched,
+    serve_in_vain,
 )
 from .stage import Scenario, Stage, variants
 
@@ -79,3 +82,28 @@ async def check_in_and_close(stage: Stage, looked: bool) -> None:
         with ReceiveRight.allocate() as port:
             await check_in_with(offer, port, MOVE_RECEIVE)
     stage.tell("server", "done")
+
+
+class WaitsWithoutLooking(Scenario):
+    """A server that has found its queue empty looks again at the pipe's end, and not before."""
+
+    async def server(stage):
+        found_empty = []
+
+        async def tell():
+            for _ in range(5):  # what the kqueue has to say now, room in the pipe say
+                await asyncio.sleep(0)
+            stage.tell("client")
+
+        def empty(original, server):
+            original(server)
+            found_empty.append(None if found_empty else asyncio.create_task(tell()))
+
+        with patched(_checkin.Server, "empty", empty):
+            await serve_in_vain(stage)
+        assert len(found_empty) == 2
+        await found_empty[0]
+
+    async def client(stage):
+        await stage.hear("server")
+        stage.close()
