@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,24 @@ def stamps() -> Iterator[bytes]:
         yield STAMP.pack(now(), pid)
 
 
+def loop_of(name: str) -> asyncio.Runner:
+    """Return what runs coroutines on a new event loop. Raises Missing."""
+    if name == "asyncio":
+        return asyncio.Runner()
+    try:
+        import uvloop
+    except ImportError:
+        raise Missing("uvloop is not installed") from None
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def run(loop: asyncio.Runner, work: Coroutine[Any, Any, Any]) -> Any:
+    """Do this process's part, in which the collector finds nothing that was there before."""
+    gc.collect()
+    gc.freeze()
+    return loop.run(work)
+
+
 def lead(job: str, name: str, loop: str, amount: float) -> Figures:
     """Run the first process's part, the others being started; return the figures."""
     contender = find(name)
@@ -218,43 +236,25 @@ def lead(job: str, name: str, loop: str, amount: float) -> Figures:
     needed = contender.fds * contender.size + 100
     if needed > limit:
         raise Missing(f"needs {needed:,} descriptors, and {limit:,} are allowed")
-    first, fds = (None, []) if job == "serve" else contender.prepare()
-    partners = []
-    for fd in fds:
-        command = [sys.executable, __file__, PARTNERS.get(job, "echo"), name, loop, str(fd)]
-        partners.append(subprocess.Popen(command, pass_fds=[fd]))
-        os.close(fd)
-    figures: Figures = run(lambda: JOBS[job](contender, first, amount, partners), loop)
+    with loop_of(loop) as runner:
+        first, fds = (None, []) if job == "serve" else contender.prepare()
+        partners = []
+        for fd in fds:
+            command = [sys.executable, __file__, PARTNERS.get(job, "echo"), name, loop, str(fd)]
+            partners.append(subprocess.Popen(command, pass_fds=[fd]))
+            os.close(fd)
+        figures: Figures = run(runner, JOBS[job](contender, first, amount, partners))
     return figures
 
 
 def follow(part: str, name: str, loop: str, fd: int) -> None:
     """Run another process's part."""
     contender = find(name)
-    if part == "echo":
-        run(lambda: contender.echo(fd), loop)
-    else:
-        bodies = itertools.repeat(BYTES) if part == "pour" else stamps()
-        run(lambda: contender.pour(fd, bodies), loop)
-
-
-def run(work: Callable[[], Awaitable[Any]], loop: str) -> Any:
-    """Do this process's part on a new event loop."""
-    factory = None
-    if loop == "uvloop":
-        try:
-            import uvloop
-        except ImportError:
-            raise Missing("uvloop is not installed") from None
-        factory = uvloop.new_event_loop
-
-    async def main() -> Any:
-        return await work()
-
-    gc.collect()
-    gc.freeze()
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
+    with loop_of(loop) as runner:
+        if part == "echo":
+            run(runner, contender.echo(fd))
+        else:
+            run(runner, contender.pour(fd, itertools.repeat(BYTES) if part == "pour" else stamps()))
 
 
 def main() -> None:
