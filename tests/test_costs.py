@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -21,12 +22,23 @@ COSTS = ROOT / "tests/costs"
 LIBRARY = sorted((ROOT / "machio/csrc/linux").glob("*.c"))
 BASELINE = tomllib.loads((COSTS / "baseline.toml").read_text(encoding="utf-8"))
 TOLERANCE = 1.15
+# What a busy port may cost more for the others there are: a few steps more to find it.
+CROWD_TOLERANCE = 1.05
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+CROWDS = {
+    "local": 100_000,
+    "member": 100_000,
+    "wired": min(10_000, FILES // 7),
+    "watched": min(10_000, FILES // 7),
+}
 TALK = [sys.executable, str(COSTS / "talk.py")]
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, cwd: Path | None = None) -> str:
     """Return what a program prints; what it complains about becomes the test's failure."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, check=False, cwd=cwd
+    )
     if done.returncode:
         pytest.fail(f"{command[0]} failed:\n{done.stderr}", pytrace=False)
     return done.stdout
@@ -49,8 +61,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("costs")
     cc = shlex.split(os.environ.get("CC", "cc"))
     flags = ["-O2", "-D_GNU_SOURCE", "-pthread", f"-I{ROOT / 'machio/csrc/linux/include'}"]
+    inside = [f"-I{ROOT / 'machio/csrc/linux'}", f"-I{ROOT / 'tests/c'}"]
+    run(*cc, *flags, "-c", *LIBRARY, cwd=directory)
+    library = sorted(directory.glob("*.o"))
     run(*cc, *flags, COSTS / "count.c", "-o", directory / "count")
-    run(*cc, *flags, COSTS / "client.c", *LIBRARY, "-o", directory / "client")
+    run(*cc, *flags, COSTS / "client.c", *library, "-o", directory / "client")
+    run(*cc, *flags, *inside, COSTS / "crowd.c", *library, "-o", directory / "crowd")
     return directory
 
 
@@ -63,6 +79,17 @@ def test_system_calls_in_c(programs: Path) -> None:
 def test_instructions_in_c(programs: Path) -> None:
     count = each(programs / "count", "-i", programs / "client", few=20, many=40)
     check("c", "instructions", count)
+
+
+@pytest.mark.parametrize("kind", CROWDS)
+def test_a_port_costs_the_same_among_many(programs: Path, kind: str) -> None:
+    """Making, using and losing a port does not cost more with a hundred thousand others."""
+    for options, tolerance in ((), 1.0), (("-i",), CROWD_TOLERANCE):
+        few, many = (
+            int(run(programs / "count", *options, programs / "crowd", kind, str(others)))
+            for others in (100, CROWDS[kind])
+        )
+        assert 0 < many <= few * tolerance, f"{few} with 100 others, {many} with {CROWDS[kind]}"
 
 
 def test_system_calls_in_python(programs: Path) -> None:

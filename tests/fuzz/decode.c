@@ -5,10 +5,14 @@
  * dropped, and leave neither descriptors nor memory behind.
  *
  * An input is a number of descriptors, modulo FDS; a byte for each, which says what it is (enum
- * kind); and the frame. LLVMFuzzerTestOneInput() plays one input. `make fuzz` links it with
- * libFuzzer; tests/c/test_fuzz.c plays the kept inputs, tests/fuzz/corpus, with any compiler.
+ * kind); and the frame. If the number is FDS or more the frame comes in a port's socket, and is
+ * received with mach_msg(): rights get names, and memory is mapped. LLVMFuzzerTestOneInput() plays
+ * one input. `make fuzz` links it with libFuzzer; tests/c/test_fuzz.c plays the kept inputs,
+ * tests/fuzz/corpus, with any compiler.
  */
 #include "wire.h"
+
+#include <mach/mach.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,14 +47,21 @@ enum kind {
     ONCE_RX_2,
     SEALED, /* a memfd of the bytes behind the frame's start */
     UNSEALED,
-    SIDE_RX, /* a socket in which a frame with two descriptors waits */
-    BUNDLE,  /* one that is full: PORT_TX and PORT_CR in turn */
-    REST,    /* what comes behind it: PORT_CR */
+    SIDE_RX,  /* a socket in which a frame with two descriptors waits */
+    BUNDLE,   /* one that is full: PORT_TX and PORT_CR in turn */
+    REST,     /* what comes behind it: PORT_CR */
+    HEAP,     /* a page of out-of-line memory */
+    HEAP_2,   /* two of them */
+    FILE_TX,  /* a file port */
+    EMPTY_TX, /* one whose file was taken out */
+    OPEN_TX,  /* one that could get another */
+    BODY,     /* as many zeros as the frame says that its body has */
     KINDS
 };
 
 struct world {
     int fds[KINDS];
+    int far; /* the other end of OPEN_TX */
     struct mio_port *own;
 };
 
@@ -103,6 +114,35 @@ static int make_bundle(int tx, int cr, unsigned nfds) {
     return pair[0];
 }
 
+/* See fileport.c; `far` keeps its other end if it is to stay open. */
+static int make_file(bool filled, int *far) {
+    int pair[2], file = make_memfd((const uint8_t *)"file", 4, 0);
+    if (mio_pair(pair) != 0 ||
+        (filled && mio_wire_transmit(pair[1], "f", 1, &file, 1) != MIO_WIRE_OK))
+        die("no file port");
+    close(file);
+    if (far != NULL)
+        *far = pair[1];
+    else
+        close(pair[1]);
+    return pair[0];
+}
+
+static int make_sealed(size_t size) {
+    int fd = make_memfd((const uint8_t *)"", 0, 0);
+    if (!mio_memfd_resize(fd, size) || !mio_memfd_seal(fd))
+        die("no memory");
+    return fd;
+}
+
+static size_t body_of(const uint8_t *frame, size_t size) {
+    struct mio_wire_head head = {.size = 0};
+    memcpy(&head, frame, size < sizeof head ? size : sizeof head);
+    return head.size > sizeof(mach_msg_header_t) && head.size < MIO_WIRE_SIZE_MAX
+               ? head.size - sizeof(mach_msg_header_t)
+               : 0;
+}
+
 /* Only what the input refers to is made: most need little. */
 static int make(struct world *world, enum kind kind, const uint8_t *data, size_t size) {
     int *fds = world->fds;
@@ -148,6 +188,18 @@ static int make(struct world *world, enum kind kind, const uint8_t *data, size_t
         fds[kind] = make_bundle(make(world, PORT_TX, data, size), make(world, PORT_CR, data, size),
                                 kind == BUNDLE ? MIO_WIRE_FDS : 1);
         break;
+    case HEAP:
+    case HEAP_2:
+        fds[kind] = make_sealed((kind == HEAP ? 1 : 2) * vm_page_size);
+        break;
+    case BODY:
+        fds[BODY] = make_sealed(body_of(data, size));
+        break;
+    case FILE_TX:
+    case EMPTY_TX:
+    case OPEN_TX:
+        fds[kind] = make_file(kind != EMPTY_TX, kind == OPEN_TX ? &world->far : NULL);
+        break;
     default: {
         int pair[2];
         if (mio_pair(pair) != 0)
@@ -165,6 +217,8 @@ static void unmake(struct world *world) {
     for (int i = 0; i < KINDS; i++)
         if (world->fds[i] >= 0)
             close(world->fds[i]);
+    if (world->far >= 0)
+        close(world->far);
     if (world->own != NULL)
         mio_port_destroy(world->own);
 }
@@ -201,31 +255,107 @@ static void receive(int fd) {
     mio_reap();
 }
 
+/* Reads both ends of every piece of memory, of which no peer may have taken the file. */
+static void touch(const mach_msg_header_t *message) {
+    mach_msg_descriptor_t *descriptor = mio_descriptor_first((void *)(uintptr_t)(message + 1));
+    for (unsigned i = mio_descriptor_count(message + 1); i > 0; i--) {
+        const mach_msg_ool_descriptor_t *memory = &descriptor->out_of_line;
+        bool is_memory = descriptor->type.type == MACH_MSG_OOL_DESCRIPTOR ||
+                         descriptor->type.type == MACH_MSG_OOL_VOLATILE_DESCRIPTOR;
+        if (is_memory && memory->size > 0) {
+            const volatile uint8_t *bytes = memory->address;
+            (void)bytes[0];
+            (void)bytes[memory->size - 1];
+        }
+        descriptor = mio_descriptor_next(descriptor);
+    }
+}
+
+/* As a task receives: everything in a message becomes the task's, and is given back. */
+static void receive_all(mach_port_t name) {
+    static _Alignas(8) uint8_t room[1 << 16];
+    mach_msg_header_t *message = (mach_msg_header_t *)(void *)room;
+    const mach_msg_option_t options = MACH_RCV_MSG | MACH_RCV_TIMEOUT | MACH_RCV_GUARDED_DESC;
+    mach_msg_return_t mr;
+    do {
+        mr = mach_msg(message, options, 0, sizeof room, name, 0, 0);
+        if (mr == MACH_MSG_SUCCESS && message->msgh_bits & MACH_MSGH_BITS_COMPLEX)
+            touch(message);
+        if (mr == MACH_MSG_SUCCESS || mr & MACH_MSG_MASK)
+            mach_msg_destroy(message);
+    } while (mr != MACH_RCV_TIMED_OUT);
+}
+
+static void send_frame(int to, const uint8_t *data, unsigned nfds, const uint8_t *frame,
+                       size_t size) {
+    struct world world = {.far = -1};
+    int fds[FDS];
+    memset(world.fds, -1, sizeof world.fds);
+    for (unsigned i = 0; i < nfds; i++)
+        fds[i] = make(&world, data[1 + i] % KINDS, frame, size);
+    if (size > 0)
+        mio_wire_transmit(to, frame, size, fds, nfds);
+    unmake(&world);
+}
+
+static mach_port_t port_of_task(int *ret_tx) {
+    mach_port_t name;
+    if (mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &name) != KERN_SUCCESS)
+        die("no port");
+    mio_lock();
+    struct mio_port *port = mio_space_lookup(name)->port;
+    if (mio_channel_open(port) != KERN_SUCCESS)
+        die("no channel");
+    *ret_tx = port->tx;
+    mio_unlock();
+    return name;
+}
+
+/* What the layer opens at first use and keeps. */
+static void warm_up(void) {
+    static bool warm;
+    int tx;
+    if (warm)
+        return;
+    warm = true;
+    mio_lock();
+    if (mio_task.null < 0)
+        mio_task.null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    mio_notice_open();
+    mio_unlock();
+    mach_port_t name = port_of_task(&tx);
+    receive_all(name);
+    mach_port_mod_refs(mach_task_self(), name, MACH_PORT_RIGHT_RECEIVE, -1);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    struct world world = {.own = NULL};
-    int pair[2], fds[FDS];
+    int pair[2], tx;
     unsigned nfds = size > 0 ? data[0] % FDS : 0;
+    bool as_task = size > 0 && data[0] >= FDS;
     if (size < 1 + nfds || size - 1 - nfds > MIO_WIRE_FRAME_MAX)
         return -1;
     const uint8_t *frame = data + 1 + nfds;
     size -= 1 + nfds;
-    mio_lock();
-    if (mio_task.null < 0) /* what the layer opens at first use and keeps */
-        mio_task.null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    mio_notice_open();
+    warm_up();
     int before = lowest();
-    memset(world.fds, -1, sizeof world.fds);
-    if (mio_pair(pair) != 0)
-        die("no pair");
-    mio_pair_receiver(pair[0]);
-    for (unsigned i = 0; i < nfds; i++)
-        fds[i] = make(&world, data[1 + i] % KINDS, frame, size);
-    if (size > 0)
-        mio_wire_transmit(pair[1], frame, size, fds, nfds);
-    unmake(&world);
-    receive(pair[0]);
-    close(pair[0]);
-    close(pair[1]);
+    if (as_task) {
+        mach_port_t name = port_of_task(&tx);
+        mio_lock();
+        send_frame(tx, data, nfds, frame, size);
+        mio_unlock();
+        receive_all(name);
+        mach_port_mod_refs(mach_task_self(), name, MACH_PORT_RIGHT_RECEIVE, -1);
+        mio_lock();
+    } else {
+        mio_lock();
+        if (mio_pair(pair) != 0)
+            die("no pair");
+        mio_pair_receiver(pair[0]);
+        send_frame(pair[1], data, nfds, frame, size);
+        receive(pair[0]);
+        close(pair[0]);
+        close(pair[1]);
+    }
     check_lowest(before);
     mio_unlock();
     return 0;

@@ -14,8 +14,9 @@ from pathlib import Path
 
 MAGIC, VERSION, NONE = 0x6863616D, 4, 0xFFFF
 RX, TX, CR, CW, RX2, TX2, CR2, CW2, OWN_TX, OWN_CR, ONCE, HOME, ONCE2, HOME2, SEALED = range(15)
-BUNDLE, REST = 17, 18
-COMPLEX, NO_CREDIT, VIA_ONCE, MEMFD, RELAYED, BUNDLES = 1, 2, 4, 8, 16, 32
+BUNDLE, REST, HEAP, HEAP2, FILE, EMPTY_FILE, OPEN_FILE, BODY = range(17, 25)
+COMPLEX, NO_CREDIT, VIA_ONCE, MEMFD, RELAYED, BUNDLES, HEAPED = 1, 2, 4, 8, 16, 32, 64
+AS_TASK = 20
 
 
 def right(kind: int, *fds: int, disposition: int = 0, extra: int = 0) -> bytes:
@@ -30,6 +31,16 @@ def receive(
     return struct.pack("=IIIHHHHI", 5, 5, 0, *homes, no_senders, destroyed, flags)
 
 
+def memory(size: int, copy: int = 1) -> bytes:
+    """Return a descriptor of out-of-line memory."""
+    return struct.pack("=QBBBBI", 0, 0, copy, 0, 1, size)
+
+
+def array(count: int, disposition: int) -> bytes:
+    """Return a descriptor of an array of ports."""
+    return struct.pack("=QBBBBI", 0, 0, 1, disposition, 2, count)
+
+
 def message(
     kinds: tuple[int, ...] = (),
     rights: tuple[bytes, ...] = (),
@@ -38,11 +49,15 @@ def message(
     flags: int = 0,
     data: bytes = b"12345678",
     fds: int | None = None,
+    descriptors: tuple[bytes, ...] | None = None,
 ) -> bytes:
+    """Return an input; each right has a port descriptor unless there are others."""
     body = data
-    if rights:
+    if descriptors is None:
+        descriptors = (bytes(12),) * len(rights)
+    if descriptors:
         flags |= COMPLEX
-        body = struct.pack("=I", len(rights)) + bytes(12) * len(rights) + data
+        body = struct.pack("=I", len(descriptors)) + b"".join(descriptors) + data
     frame = struct.pack(
         "=IHBBIiIHHHH",
         MAGIC,
@@ -97,6 +112,28 @@ def seeds() -> list[bytes]:
             fds=254,
         ),
     ]
+    file = right(5, 0)
+    found += [
+        message((FILE,), (file,)),
+        message((FILE,), (file, file)),
+        message((EMPTY_FILE,), (file,)),
+        message((OPEN_FILE,), (file,)),
+        message((FILE,), reply=file),
+        message((FILE, TX, CR), (file, right(2, 1, 2)), descriptors=(array(2, 17),)),
+        message((HEAP,), flags=HEAPED, descriptors=(memory(100),)),
+        message((HEAP2,), flags=HEAPED, descriptors=(memory(8192, copy=0),)),
+        message((HEAP2,), flags=HEAPED, descriptors=(memory(1), memory(0), memory(4096))),
+        message((FILE, HEAP), (file,), flags=HEAPED, descriptors=(bytes(12), memory(4096))),
+        message((HEAP,), flags=HEAPED, descriptors=(memory(8192),)),
+        message((BODY,), flags=MEMFD),
+        message((BODY,), flags=MEMFD | COMPLEX),
+        message((BODY,), flags=MEMFD, data=bytes(9000)),
+        message((SEALED, HEAP), flags=MEMFD | HEAPED, descriptors=(memory(7),)),
+        message((ONCE, ONCE2), (once, right(3, 1)), descriptors=(array(2, 18),)),
+        message((RX, TX, CW), (right(4, 0, 1, 2),), (receive(),), descriptors=(array(1, 16),)),
+        message((), (), descriptors=(array(0, 17),)),
+    ]
+    found += [bytes((seed[0] + AS_TASK,)) + seed[1:] for seed in found]
     signals = [struct.pack("=IHBBIiIHHHH", MAGIC, VERSION, kind, *[0] * 8) for kind in (2, 3, 4, 5)]
     return found + [b"\0" + signal for signal in signals] + cut(found[6])
 

@@ -327,7 +327,7 @@ static struct mio_once *import_once(struct decoder *decoder, uint16_t index) {
     if (once != NULL && once->state == MIO_ONCE_EXPORTED) {
         mio_once_close_home(once);
         once->stamp = 0;
-        once->state = MIO_ONCE_LOCAL;
+        mio_once_came_home(once);
         return once;
     }
     once = mio_once_new(NULL);
@@ -359,7 +359,7 @@ static bool import_home(struct decoder *decoder, struct mio_port *port, uint16_t
         mio_once_free(once);
         return false;
     }
-    once->state = MIO_ONCE_EXPORTED;
+    mio_once_left(once);
     mio_watch_source_added(port, &once->source);
     return true;
 }

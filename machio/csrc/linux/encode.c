@@ -379,7 +379,7 @@ static void settle_once(struct mio_once *once) {
     }
     once->pending_rx = -1;
     once->stamp = 0;
-    once->state = MIO_ONCE_EXPORTED;
+    mio_once_left(once);
     mio_once_hash(once);
     mio_watch_source_added(once->home, &once->source);
 }

@@ -174,7 +174,8 @@ struct mio_port {
     uint32_t flags; /* MACH_PORT_STATUS_FLAG_* */
     bool guarded, strict, immovable;
     unsigned sorights;           /* send-once rights made and not yet used up */
-    struct mio_list onces;       /* mio_once.link: live send-once rights whose home this is */
+    struct mio_list onces;       /* mio_once.link: live send-once rights whose home this is; those
+                                    elsewhere come first: they alone have files to be looked at */
     struct mio_list memberships; /* mio_member.of_port */
     struct mio_list receivers;   /* mio_waiter.link: threads blocked in receive on the port */
     struct mio_list senders;     /* mio_waiter.link: threads of this task blocked in send */
@@ -486,6 +487,8 @@ void mio_port_leave_space(struct mio_port *port);
 /* ---- once.c -------------------------------------------------------------------------------- */
 
 struct mio_once *mio_once_new(struct mio_port *home); /* LOCAL; home NULL: REMOTE */
+void mio_once_left(struct mio_once *once);            /* it is EXPORTED from now on */
+void mio_once_came_home(struct mio_once *once);       /* it is LOCAL again */
 struct mio_once *mio_once_by_cookie(uint64_t cookie);
 void mio_once_hash(struct mio_once *once);
 void mio_once_unhash(struct mio_once *once);

@@ -33,6 +33,18 @@ struct mio_once *mio_once_new(struct mio_port *home) {
     return once;
 }
 
+void mio_once_left(struct mio_once *once) {
+    once->state = MIO_ONCE_EXPORTED;
+    mio_list_remove(&once->link);
+    mio_list_append(once->home->onces.next, &once->link);
+}
+
+void mio_once_came_home(struct mio_once *once) {
+    once->state = MIO_ONCE_LOCAL;
+    mio_list_remove(&once->link);
+    mio_list_append(&once->home->onces, &once->link);
+}
+
 /* ---- identity ------------------------------------------------------------------------------ */
 
 struct mio_once *mio_once_by_cookie(uint64_t cookie) {

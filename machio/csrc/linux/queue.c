@@ -39,7 +39,9 @@ static size_t collect_fds(struct mio_port *port, size_t n) {
         scratch[n++] = (struct pollfd){.fd = port->rx.fd, .events = POLLIN};
     MIO_EACH(item, &port->onces) {
         struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
-        if (once->state == MIO_ONCE_EXPORTED && scratch_for(n + 1))
+        if (once->state != MIO_ONCE_EXPORTED)
+            break;
+        if (scratch_for(n + 1))
             scratch[n++] = (struct pollfd){.fd = once->source.fd, .events = POLLIN};
     }
     return n;
@@ -128,7 +130,7 @@ static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
         *ret_shortage = true;
         return NULL;
     }
-    once->state = MIO_ONCE_LOCAL; /* in the message, as its destination */
+    mio_once_came_home(once); /* in the message, as its destination */
     mio_once_close_home(once);
     mio_reap();
     if (kmsg != NULL)

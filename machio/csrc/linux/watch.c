@@ -160,7 +160,9 @@ static bool change_port(struct mio_watch_link *link, uint32_t old, uint32_t new)
         ok = change_fd(link->watch, port->rx.fd, old, new);
     MIO_EACH(item, &port->onces) {
         struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
-        if (once->state == MIO_ONCE_EXPORTED && once->source.fd >= 0)
+        if (once->state != MIO_ONCE_EXPORTED)
+            break;
+        if (once->source.fd >= 0)
             ok = change_fd(link->watch, once->source.fd, old, new) && ok;
     }
     return ok;
