@@ -32,8 +32,8 @@ either system. `make conformance` runs them and writes this page. A statement th
 system is gated in `tests/mach/gates.toml` with the reason, and its test must then fail there.
 
 On Linux {passing} of {total} statements pass, {gated} are gated. On macOS the tests have not been
-run yet. `bootstrap_create_service` and `bootstrap_status` have no statement of their own: their tests
-are in `tests/test_bootstrap_created.py`.
+run yet. `bootstrap_create_service` and `bootstrap_status` have no statement of their own: they are
+tested by `tests/test_bootstrap_created.py` and `tests/test_bootstrap.py`.
 """
 
 
