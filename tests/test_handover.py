@@ -11,17 +11,17 @@ import contextlib
 import signal
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from common import leaked_fds, open_fds, rights_held
-from test_examples import EXAMPLES
 
 import machio
 from machio import Message, ReceiveRight, Service, mig
 
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parent / "programs"))
 
-import handover
+import successor
 
 CALLERS, REQUESTS = 8, 12
 PATIENT = 150  # requests of each caller of processes: they go on throughout
@@ -102,16 +102,16 @@ async def _nothing():
 
 
 class Play:
-    """Servers of examples/handover.py, and callers that keep them busy from here."""
+    """Servers of programs/successor.py, and callers that keep them busy from here."""
 
     def __init__(self, send):
-        self.worker = handover.Worker.client(send, timeout=30)
+        self.worker = successor.Worker.client(send, timeout=30)
         self.answers, self.errors = Counter(), Counter()
         self.servers, self.records, self.mailboxes = [], [], []
         self.busy = asyncio.Event()
 
     async def start(self):
-        server, mailbox = await handover.start_server()
+        server, mailbox = await successor.start()
         self.servers.append(server)
         self.records.append(asyncio.create_task(server.communicate()))
         self.mailboxes.append(mailbox)
