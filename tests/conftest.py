@@ -23,7 +23,7 @@ import systems
 from common import LOOPS, leaked_fds, mapped, open_fds, wait_in_vain
 
 import machio
-from machio import _requests
+from machio import _ffi, _loop, _requests
 
 pytest_plugins = ["machio.testing"]
 
@@ -108,9 +108,13 @@ def _lasting_fds() -> None:
 @pytest.fixture(autouse=True)
 def _nothing_leaked(request: pytest.FixtureRequest, _lasting_fds: None) -> Iterator[None]:
     gc.collect()
-    before, pages = open_fds(), mapped()
+    before, pages, names = open_fds(), mapped(), set(_ffi.names())
     yield
     if leaked := leaked_fds(before):
         pytest.fail("the test left files open:\n  " + "\n  ".join(leaked), pytrace=False)
     if left := Counter(mapped()) - Counter(pages):
         pytest.fail(f"the test left {left.total()} pieces of memory", pytrace=False)
+    kept = {right.name for right in _loop.kept_rights()}
+    more = set(_ffi.names()) - names - kept
+    if len(more) > 1:  # the notify port of a loop that is not closed yet
+        pytest.fail(f"the test left rights: {sorted(map(hex, more))}", pytrace=False)
