@@ -78,7 +78,10 @@ class Right(Closable):
         return name
 
     def restore(self, name: int) -> None:
-        """Put a name back into an emptied object, which owns it again. The inverse of `release`."""
+        """Put a name back into an emptied object, which owns it again. The inverse of `release`.
+
+        Raises ValueError if it holds a right already.
+        """
         if not self.closed:
             raise ValueError(f"{self!r} holds a right already")
         self._name = name

@@ -74,6 +74,7 @@ class Subsystem:
 
     The body of a routine is what a server does; a class that derives from it may define it instead.
     `raise NotImplementedError` answers MIG_BAD_ID. `client` makes the other side of the same type.
+    A class body that declares what MIG cannot carry raises TypeError, with the name of the routine.
     """
 
     routines: ClassVar[dict[str, Routine]] = {}

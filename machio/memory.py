@@ -67,7 +67,10 @@ class Memory(Payload, Closable):
 
     @classmethod
     def adopt(cls, address: int, size: int) -> Self:
-        """Take over pages, of received out-of-line memory say, which are the object's now."""
+        """Take over pages, of received out-of-line memory say, which are the object's now.
+
+        address: of the first page. size: in bytes. Mach: vm_deallocate frees them.
+        """
         made = cls.__new__(cls)
         made._begin(address, size)  # noqa: SLF001 - it is of this class
         return made
@@ -128,7 +131,10 @@ class Memory(Payload, Closable):
         return self._address
 
     def restore(self, address: int) -> None:
-        """Put pages back into an emptied object, which owns them again; inverse of `release`."""
+        """Put pages back into an emptied object, which owns them again; inverse of `release`.
+
+        Raises ValueError if it holds some already.
+        """
         if not self.closed:
             raise ValueError(f"{self!r} holds pages already")
         self._own(address)

@@ -68,7 +68,8 @@ class Supervisor:
 
     An async context manager of one event loop; leaving it ends all watching and the iteration. Each
     right stays its owner's, and closing it ends its watch without an event. An event is told once,
-    to one reader; cancelling the reader loses none. A failed watch raises in the iteration.
+    to one reader; cancelling the reader loses none. A failed watch raises in the iteration; who
+    asks for one after the end gets a UsageError.
     """
 
     def __init__(self) -> None:

@@ -87,13 +87,19 @@ class ReceiveRight(Receiver[Message]):
     _adopt = staticmethod(adopt)
 
     def make_send(self) -> SendRight:
-        """Make a send right, which the caller owns (mach_port_insert_right, MAKE_SEND)."""
+        """Make a send right, which the caller owns (mach_port_insert_right, MAKE_SEND).
+
+        Raises KernError, RightClosedError.
+        """
         name = self.name
         _ffi.insert_right(name, name, Disposition.MAKE_SEND)
         return SendRight(name)
 
     def make_send_once(self) -> SendOnceRight:
-        """Make a send-once right, which the caller owns (mach_port_extract_right)."""
+        """Make a send-once right, which the caller owns (mach_port_extract_right).
+
+        Raises KernError, RightClosedError.
+        """
         return SendOnceRight(_ffi.extract_right(self.name, Disposition.MAKE_SEND_ONCE))
 
     async def no_senders(self, timeout: float | None = None) -> int:
@@ -127,7 +133,7 @@ class ReceiveRight(Receiver[Message]):
 
     @property
     def queue_limit(self) -> int:
-        """How many messages queue before senders wait, 0 to 1024; settable."""
+        """How many messages queue before senders wait; settable to 0 to 1024, else KernError."""
         return self.status.queue_limit
 
     @queue_limit.setter
@@ -328,6 +334,7 @@ class PortSet(Receiver["tuple[ReceiveRight | None, Message]"]):
         """Make a port a member; it may be one of other sets too (mach_port_insert_member).
 
         A port leaves its sets when it is closed or given away, also if a send of it times out.
+        Raises KernError (it is a member already), RightClosedError.
         """
         _ffi.insert_member(port.name, self.name)
         self._members[port.name] = port

@@ -89,6 +89,8 @@ class Service:
 
     Context manager. Leaving it stops the service, waits for the requests that it had taken, and
     closes the ports: what is queued there is destroyed, and its callers learn it at once.
+
+    Raises UsageError for no port, or less than one request at a time.
     """
 
     def __init__(
@@ -175,7 +177,7 @@ class Service:
     def add(self, subsystem: Subsystem, *, at: Place | None = None) -> None:
         """Have a subsystem answer; `at` one of the service's ports, or at all of them.
 
-        Raises UsageError if one of its ids has a handler there already.
+        Raises UsageError if one of its ids has a handler there already, or `at` is none of them.
         """
         for message_id in subsystem.ids():
             self._set_handler(message_id, at, subsystem.answer)
@@ -185,7 +187,8 @@ class Service:
 
         What it returns is sent to the message's reply right, unless it is None. It may take rights
         out of the message (``message.rights = ()``, ``message.reply = None``); what it leaves there
-        is closed. For an id of `NotificationId` it gets the system's messages alone.
+        is closed. For an id of `NotificationId` it gets the system's messages alone. Raises as
+        `add`.
         """
 
         def set_handler(handler: H) -> H:
@@ -243,7 +246,8 @@ class Service:
         rights, in the order in which the service was given them, and moves them elsewhere, with
         what is queued. Requests that were taken before are answered here, all later ones there:
         none is lost, none answered twice. Then `serve` returns. If `give` raises, the rights that
-        are still here are served on, and the exception is passed on.
+        are still here are served on, and the exception is passed on. Raises UsageError if the
+        service has not been entered, has been stopped, or is being handed over. Mach: MOVE_RECEIVE.
         """
         if self._set is None or self._stopped or not self._may_receive.is_set():
             raise UsageError("the service is not open, or is being handed over")
