@@ -208,6 +208,7 @@ struct mio_once {
     struct mio_list link;        /* mio_port.onces */
     struct mio_request *request; /* dead-name request on the name that holds it */
     int pending_tx, pending_rx;  /* a pair made for a move that is under way, or -1 */
+    uint64_t asked;              /* REMOTE: the hold in which the kernel was asked if it lives */
     uint64_t stamp;              /* EXPORTED: the peeked stamp of its message, or 0 */
 };
 
@@ -464,6 +465,8 @@ void mio_port_died(struct mio_port *port);
  * Sees also whether its socket was shut down.
  */
 bool mio_port_is_dead(struct mio_port *port);
+/* Nobody asks in this hold, unless `asked` is taken back. false: it is not one to be asked. */
+bool mio_port_presume_alive(struct mio_port *port);
 struct mio_port *mio_port_by_cookie(uint64_t cookie);
 void mio_port_hash(struct mio_port *port);
 void mio_port_unhash(struct mio_port *port);
@@ -492,7 +495,9 @@ void mio_once_came_home(struct mio_once *once);       /* it is LOCAL again */
 struct mio_once *mio_once_by_cookie(uint64_t cookie);
 void mio_once_hash(struct mio_once *once);
 void mio_once_unhash(struct mio_once *once);
+/* As the same of a port: the kernel is asked once in a hold. */
 bool mio_once_is_dead(struct mio_once *once);
+bool mio_once_presume_alive(struct mio_once *once);
 /* Drops the right: its port gets MACH_NOTIFY_SEND_ONCE. */
 void mio_once_drop(struct mio_once *once);
 /*

@@ -95,8 +95,9 @@ void mio_once_free(struct mio_once *once) {
 }
 
 bool mio_once_is_dead(struct mio_once *once) {
-    if (once->state == MIO_ONCE_REMOTE) {
+    if (once->state == MIO_ONCE_REMOTE && once->asked != mio_task.hold) {
         struct pollfd fd = {.fd = once->source.fd};
+        once->asked = mio_task.hold;
         if (poll(&fd, 1, 0) == 1 && fd.revents & (POLLHUP | POLLERR)) {
             once->state = MIO_ONCE_DEAD;
             mio_source_close(&once->source);
@@ -104,6 +105,13 @@ bool mio_once_is_dead(struct mio_once *once) {
         }
     }
     return once->state == MIO_ONCE_DEAD;
+}
+
+bool mio_once_presume_alive(struct mio_once *once) {
+    if (once->state != MIO_ONCE_REMOTE)
+        return false;
+    once->asked = mio_task.hold;
+    return true;
 }
 
 void mio_once_drop(struct mio_once *once) {

@@ -229,6 +229,14 @@ bool mio_port_is_dead(struct mio_port *port) {
     return port->state == MIO_PORT_DEAD;
 }
 
+bool mio_port_presume_alive(struct mio_port *port) {
+    if (port->state != MIO_PORT_REMOTE || port->cr.fd < 0 || mio_kind_is_kernels(port->kind))
+        return false;
+    port->asked = mio_task.hold;
+    port->shut = false;
+    return true;
+}
+
 void mio_port_break(struct mio_port *port) {
     port->broken = true;
     mio_channel_close(port);

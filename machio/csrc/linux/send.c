@@ -99,6 +99,64 @@ static mach_msg_return_t check_header(const mach_msg_header_t *msg) {
     return MACH_MSG_SUCCESS;
 }
 
+/*
+ * A dead destination fails before anything is taken. To know, the kernel need not be asked each
+ * time: what takes nothing that could not be put back unseen is sent on the presumption that its
+ * destination lives. If that does not succeed the kernel is asked, and all is as if it had been
+ * asked before.
+ */
+struct presumption {
+    struct mio_port *port;
+    struct mio_once *once;
+};
+
+static struct presumption presume_alive(const mach_msg_header_t *msg) {
+    mach_msg_type_name_t dest_type = MACH_MSGH_BITS_REMOTE(msg->msgh_bits);
+    mach_msg_type_name_t reply_type = MACH_MSGH_BITS_LOCAL(msg->msgh_bits);
+    struct mio_entry *dest = mio_space_lookup(msg->msgh_remote_port);
+    struct presumption ret = {0};
+    if (dest == NULL || msg->msgh_bits & MACH_MSGH_BITS_COMPLEX ||
+        (reply_type != 0 && reply_type != MACH_MSG_TYPE_MAKE_SEND_ONCE) || !holds(dest, dest_type))
+        return ret;
+    if (dest_type == MACH_MSG_TYPE_COPY_SEND && mio_port_presume_alive(dest->port))
+        ret.port = dest->port;
+    else if (dest_type == MACH_MSG_TYPE_MOVE_SEND_ONCE && dest->request == NULL &&
+             mio_once_presume_alive(dest->once))
+        ret.once = dest->once;
+    return ret;
+}
+
+/* Asks now: whether it was presumed in vain. */
+static bool was_dead(const struct presumption *presumed) {
+    if (presumed->port != NULL) {
+        presumed->port->asked = 0;
+        return mio_port_is_dead(presumed->port) || presumed->port->shut;
+    }
+    if (presumed->once != NULL) {
+        presumed->once->asked = 0;
+        return mio_once_is_dead(presumed->once);
+    }
+    return false;
+}
+
+/* As if the message had never been made. Ownership: consumes it. */
+static void put_back(mach_port_name_t dest_name, struct mio_kmsg *kmsg) {
+    struct mio_entry *entry;
+    if (kmsg->reply.kind == MIO_RIGHT_ONCE)
+        mio_once_free(kmsg->reply.once);
+    kmsg->reply.kind = MIO_RIGHT_NULL;
+    if (kmsg->dest.kind == MIO_RIGHT_ONCE) {
+        kern_return_t kr = mio_space_alloc_name(dest_name, &entry); /* it was freed just now */
+        if (kr == KERN_SUCCESS) {
+            entry->type = MACH_PORT_TYPE_DEAD_NAME;
+            entry->urefs = 1;
+        }
+        mio_once_free(kmsg->dest.once);
+        kmsg->dest.kind = MIO_RIGHT_NULL;
+    }
+    mio_kmsg_destroy(kmsg);
+}
+
 /* ---- phase B --------------------------------------------------------------------------------- */
 
 /* Cannot fail but for memory: check_header saw that both rights are there. */
@@ -328,6 +386,7 @@ static mach_msg_return_t pseudo_receive(mach_msg_header_t *msg, struct mio_kmsg 
 static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t option,
                                      mach_msg_size_t size, unsigned nrights,
                                      struct mio_gathered *gathered, mach_msg_timeout_t timeout) {
+    struct presumption presumed = presume_alive(msg);
     mach_msg_return_t mr = check_header(msg);
     if (mr != MACH_MSG_SUCCESS)
         return mr;
@@ -355,6 +414,11 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
         enum outcome outcome = queue(kmsg, granted);
         if (outcome == DONE)
             return MACH_MSG_SUCCESS;
+        if (was_dead(&presumed)) {
+            put_back(dest_name, kmsg);
+            return MACH_SEND_INVALID_DEST;
+        }
+        presumed = (struct presumption){0};
         if (outcome == GONE) {
             mio_kmsg_destroy(kmsg);
             return MACH_MSG_SUCCESS;

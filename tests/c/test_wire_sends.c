@@ -1,0 +1,209 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Sends to rights whose ports are elsewhere. Whether a port lives is asked only when a send did not
+ * succeed, unless the message takes rights along: nothing of that may be seen.
+ */
+#include "wire_peer.h"
+
+#include <errno.h>
+#include <mach/notify.h>
+
+#define SELF mach_task_self()
+
+static struct foreign peer; /* the other task's port */
+static int once_rx;         /* the other task's end of the send-once right */
+static mach_port_t port, once, reply;
+
+/* Names for a send right and a send-once right that another task sent; a port of this task. */
+static void set_up(unsigned credits) {
+    struct raw raw = raw_complex(2);
+    int pair[2];
+    begin();
+    make_foreign(&peer);
+    CHECK_EQ(write(peer.cw, "xxxxx", credits), credits);
+    CHECK_EQ(mio_pair(pair), 0);
+    shutdown(pair[0], SHUT_RD);
+    mio_pair_receiver(once_rx = pair[1]);
+    raw.rights[1] = raw_send_right(&raw, &peer);
+    raw.rights[2] = (struct mio_wire_right){.kind = MIO_RIGHT_ONCE,
+                                            .fd = {raw_fd(&raw, pair[0]), 0xffff, 0xffff}};
+    transmit(out, &raw);
+    close(pair[0]);
+    struct mio_kmsg *kmsg = receive_message(in);
+    CHECK_EQ(mio_right_copyout(&kmsg->rights[0], &port), KERN_SUCCESS);
+    CHECK_EQ(mio_right_copyout(&kmsg->rights[1], &once), KERN_SUCCESS);
+    mio_kmsg_free(kmsg);
+    mio_unlock();
+    CHECK_EQ(mach_port_allocate(SELF, MACH_PORT_RIGHT_RECEIVE, &reply), KERN_SUCCESS);
+}
+
+static void tear_down(void) {
+    mach_port_deallocate(SELF, port);
+    mach_port_deallocate(SELF, once);
+    CHECK_EQ(mach_port_mod_refs(SELF, reply, MACH_PORT_RIGHT_RECEIVE, -1), KERN_SUCCESS);
+    mio_lock();
+    close_foreign(&peer);
+    if (once_rx >= 0)
+        close(once_rx);
+    end();
+}
+
+/* Closes the peer's half of its port, as its death does. */
+static void die(void) {
+    close(peer.cw);
+    close(peer.rx);
+    peer.cw = peer.rx = -1;
+}
+
+static mach_msg_header_t sent; /* what the sender finds in its buffer afterwards */
+
+static mach_msg_return_t send_to(mach_port_t to, mach_msg_type_name_t to_type,
+                                 mach_msg_type_name_t reply_type) {
+    sent = (mach_msg_header_t){
+        .msgh_bits = MACH_MSGH_BITS(to_type, reply_type),
+        .msgh_size = sizeof sent,
+        .msgh_remote_port = to,
+        .msgh_local_port = reply_type != 0 ? reply : MACH_PORT_NULL,
+        .msgh_id = 9,
+    };
+    return mach_msg(&sent, MACH_SEND_MSG | MACH_SEND_TIMEOUT, sizeof sent, 0, 0, 0, 0);
+}
+
+static void is_dead_name(mach_port_t name) {
+    mach_port_type_t type;
+    mach_port_urefs_t urefs;
+    CHECK_EQ(mach_port_type(SELF, name, &type), KERN_SUCCESS);
+    CHECK_EQ(type, MACH_PORT_TYPE_DEAD_NAME);
+    CHECK_EQ(mach_port_get_refs(SELF, name, MACH_PORT_RIGHT_DEAD_NAME, &urefs), KERN_SUCCESS);
+    CHECK_EQ(urefs, 1);
+}
+
+/* The header is as it was, no send-once right was made, and so none was dropped. */
+static void nothing_was_taken(mach_port_t dest) {
+    struct mach_port_status status;
+    struct {
+        mach_msg_header_t header;
+        mach_msg_trailer_t trailer;
+    } told;
+    mach_msg_type_number_t count = MACH_PORT_RECEIVE_STATUS_COUNT;
+    CHECK_EQ(sent.msgh_remote_port, dest);
+    CHECK_EQ(sent.msgh_id, 9);
+    CHECK_EQ(mach_port_get_attributes(SELF, reply, MACH_PORT_RECEIVE_STATUS,
+                                      (mach_port_info_t)&status, &count),
+             KERN_SUCCESS);
+    CHECK_EQ(status.mps_sorights, 0);
+    CHECK_EQ(mach_msg(&told.header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof told, reply, 0, 0),
+             MACH_RCV_TIMED_OUT);
+}
+
+TEST(a_dead_port_is_no_destination_whatever_its_queue) {
+    for (unsigned credits = 0; credits < 6; credits += 5) {
+        for (int with_reply = 0; with_reply < 2; with_reply++) {
+            set_up(credits);
+            die();
+            CHECK_EQ(send_to(port, MACH_MSG_TYPE_COPY_SEND,
+                             with_reply ? MACH_MSG_TYPE_MAKE_SEND_ONCE : 0),
+                     MACH_SEND_INVALID_DEST);
+            nothing_was_taken(port);
+            is_dead_name(port);
+            tear_down();
+        }
+    }
+}
+
+TEST(a_port_that_was_shut_down_is_no_destination_but_lives) {
+    for (unsigned credits = 0; credits < 6; credits += 5) {
+        mach_port_urefs_t urefs;
+        set_up(credits);
+        shutdown(peer.tx, SHUT_RDWR);
+        CHECK_EQ(send_to(port, MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND_ONCE),
+                 MACH_SEND_INVALID_DEST);
+        nothing_was_taken(port);
+        CHECK_EQ(mach_port_get_refs(SELF, port, MACH_PORT_RIGHT_SEND, &urefs), KERN_SUCCESS);
+        CHECK_EQ(urefs, 1);
+        tear_down();
+    }
+}
+
+TEST(a_full_queue_is_full_only_if_its_port_lives) {
+    mach_port_urefs_t urefs;
+    set_up(0);
+    CHECK_EQ(send_to(port, MACH_MSG_TYPE_COPY_SEND, 0), MACH_SEND_TIMED_OUT);
+    CHECK_EQ(sent.msgh_bits, MACH_MSGH_BITS(MACH_MSG_TYPE_MOVE_SEND, 0));
+    CHECK_EQ(mach_port_get_refs(SELF, port, MACH_PORT_RIGHT_SEND, &urefs), KERN_SUCCESS);
+    CHECK_EQ(urefs, 2); /* the pseudo-receive's */
+    CHECK_EQ(mach_port_mod_refs(SELF, port, MACH_PORT_RIGHT_SEND, -1), KERN_SUCCESS);
+    CHECK_EQ(write(peer.cw, "x", 1), 1);
+    CHECK_EQ(send_to(port, MACH_MSG_TYPE_COPY_SEND, 0), MACH_MSG_SUCCESS);
+    CHECK_EQ(send_to(port, MACH_MSG_TYPE_COPY_SEND, 0), MACH_SEND_TIMED_OUT);
+    mach_port_deallocate(SELF, port);
+    tear_down();
+}
+
+TEST(a_request_on_a_dead_port_is_told_by_the_send) {
+    struct {
+        mach_dead_name_notification_t note;
+        mach_msg_trailer_t trailer;
+    } told;
+    mach_port_t previous;
+    mach_port_urefs_t urefs;
+    set_up(5);
+    CHECK_EQ(mach_port_request_notification(SELF, port, MACH_NOTIFY_DEAD_NAME, 0, reply,
+                                            MACH_MSG_TYPE_MAKE_SEND_ONCE, &previous),
+             KERN_SUCCESS);
+    die();
+    CHECK_EQ(send_to(port, MACH_MSG_TYPE_COPY_SEND, 0), MACH_SEND_INVALID_DEST);
+    CHECK_EQ(mach_port_get_refs(SELF, port, MACH_PORT_RIGHT_DEAD_NAME, &urefs), KERN_SUCCESS);
+    CHECK_EQ(urefs, 2); /* the notification's */
+    CHECK_EQ(mach_msg(&told.note.not_header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof told, reply,
+                      0, 0),
+             MACH_MSG_SUCCESS);
+    CHECK_EQ(told.note.not_port, port);
+    mach_port_deallocate(SELF, port);
+    tear_down();
+}
+
+TEST(a_dead_send_once_right_stays_as_a_dead_name) {
+    set_up(0);
+    close(once_rx);
+    once_rx = -1;
+    CHECK_EQ(send_to(once, MACH_MSG_TYPE_MOVE_SEND_ONCE, MACH_MSG_TYPE_MAKE_SEND_ONCE),
+             MACH_SEND_INVALID_DEST);
+    nothing_was_taken(once);
+    is_dead_name(once);
+    tear_down();
+}
+
+TEST(a_request_on_a_dead_send_once_right_is_told_by_the_send) {
+    mach_port_t previous;
+    mach_port_urefs_t urefs;
+    set_up(0);
+    CHECK_EQ(mach_port_request_notification(SELF, once, MACH_NOTIFY_DEAD_NAME, 0, reply,
+                                            MACH_MSG_TYPE_MAKE_SEND_ONCE, &previous),
+             KERN_SUCCESS);
+    close(once_rx);
+    once_rx = -1;
+    CHECK_EQ(send_to(once, MACH_MSG_TYPE_MOVE_SEND_ONCE, 0), MACH_SEND_INVALID_DEST);
+    CHECK_EQ(mach_port_get_refs(SELF, once, MACH_PORT_RIGHT_DEAD_NAME, &urefs), KERN_SUCCESS);
+    CHECK_EQ(urefs, 2);
+    mach_port_deallocate(SELF, once);
+    tear_down();
+}
+
+/* A hostile holder filled the socket: nobody takes what is sent there, but the right is used up. */
+TEST(a_send_once_right_that_is_full_is_used_up) {
+    mach_port_type_t type;
+    set_up(0);
+    mio_lock();
+    int tx = mio_space_lookup(once)->once->source.fd;
+    while (send(tx, "x", 1, MSG_DONTWAIT) == 1)
+        ;
+    mio_unlock();
+    CHECK_EQ(errno, EAGAIN);
+    CHECK_EQ(send_to(once, MACH_MSG_TYPE_MOVE_SEND_ONCE, 0), MACH_MSG_SUCCESS);
+    CHECK_EQ(mach_port_type(SELF, once, &type), KERN_INVALID_NAME);
+    tear_down();
+}
+
+CHECK_MAIN()
