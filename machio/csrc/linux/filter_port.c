@@ -239,8 +239,9 @@ static void fired(struct mio_kq *kq, struct mio_list *knotes) {
     }
 }
 
-void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port) {
-    port->ready = mio_task.hold;
+void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port,
+                           const struct mio_source *source) {
+    mio_port_told(port, source, false);
     mio_port_mark_ready(port);
     fired(kq, &port->knotes);
     MIO_EACH(item, &port->memberships)

@@ -22,6 +22,7 @@
  *   identity.c what a descriptor is that a peer sent
  *   wire.c     frames in and out of sockets (docs/linux-wire.md)
  *   encode.c   a message becomes a frame     decode.c  a frame becomes a message
+ *   import.c   a frame's rights become this task's
  *   contents.c  whether a body says what its frame holds
  *   request.c  requests for notifications     notify.c  notifications     notice.c  their causes
  *   wait.c     blocked threads
@@ -164,7 +165,8 @@ struct mio_port {
     unsigned once_frames;          /* wired: in the socket, came by send-once rights and a move */
     unsigned reserved;             /* slots promised to senders that were woken (unwired) */
     unsigned qlimit, seqno, mscount;
-    uint64_t ready;      /* the hold in which an epoll told that the wire has something */
+    uint64_t ready;      /* the hold in which the kernel told that the wire has something */
+    int told;            /* in that hold: the only source that has, or -1 */
     unsigned returned;   /* wired: credits since the pipe was last looked at */
     int issued;          /* wired: credits in the pipe, in senders' hands, and spent on messages */
     bool senders_gone;   /* every cr was closed; the wire's messages are yet to be received */
@@ -303,6 +305,7 @@ struct mio_set {
     struct mio_list receivers; /* mio_waiter.link */
     struct mio_list knotes;    /* mio_knote.of_object */
     struct mio_watch *watch;   /* its members' sources; made at the first receive */
+    bool collected;            /* `ready` has what the watch told, and nothing was taken since */
     unsigned drained;
 };
 
@@ -362,6 +365,7 @@ struct mio_task {
     size_t nsources;
     struct mio_port *by_cookie[MIO_HASH];
     struct mio_once *once_by_cookie[MIO_HASH];
+    unsigned exported; /* how many are in there */
 
     struct mio_port *self;      /* this task's port */
     struct mio_port *bootstrap; /* the bootstrap port; tx == -1 until connected */
@@ -419,6 +423,12 @@ struct mio_entry *mio_entry_get(mach_port_name_t name);
 kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t disposition,
                                struct mio_right *ret);
 /*
+ * The same for a message's body. A right whose death nobody asked to be told of may leave as if its
+ * port lived: who receives it sees that it does not.
+ */
+kern_return_t mio_right_copyin_unasked(mach_port_name_t name, mach_msg_type_name_t disposition,
+                                       struct mio_right *ret);
+/*
  * Gives a right a name. Ownership: consumed on success; on failure still the caller's.
  * *ret_name is NULL/DEAD for such rights. KERN_NO_SPACE, KERN_RESOURCE_SHORTAGE.
  */
@@ -465,7 +475,7 @@ void mio_port_died(struct mio_port *port);
  * Sees also whether its socket was shut down.
  */
 bool mio_port_is_dead(struct mio_port *port);
-/* Nobody asks in this hold, unless `asked` is taken back. false: it is not one to be asked. */
+/* Nobody asks in this hold. false: it is not one to be asked. */
 bool mio_port_presume_alive(struct mio_port *port);
 struct mio_port *mio_port_by_cookie(uint64_t cookie);
 void mio_port_hash(struct mio_port *port);
@@ -492,7 +502,9 @@ void mio_port_leave_space(struct mio_port *port);
 struct mio_once *mio_once_new(struct mio_port *home); /* LOCAL; home NULL: REMOTE */
 void mio_once_left(struct mio_once *once);            /* it is EXPORTED from now on */
 void mio_once_came_home(struct mio_once *once);       /* it is LOCAL again */
-struct mio_once *mio_once_by_cookie(uint64_t cookie);
+/* The right whose home is here and whose travelling end this is; NULL: another's, or one unknown.
+ */
+struct mio_once *mio_once_by_end(int tx);
 void mio_once_hash(struct mio_once *once);
 void mio_once_unhash(struct mio_once *once);
 /* As the same of a port: the kernel is asked once in a hold. */
@@ -539,16 +551,19 @@ void mio_credit_return(struct mio_port *port, bool counted);
 void mio_credit_set_limit(struct mio_port *port, unsigned limit);
 void mio_credit_recover(struct mio_port *port);    /* the queue is empty: lost credits come back */
 unsigned mio_channel_depth(struct mio_port *port); /* messages on the wire */
-/* Checks that the descriptors are the parts of one port; cookie, pipe and kind of it. */
-bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity);
-bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_identity);
+/*
+ * Checks that the descriptors are the parts of one port, and tells its pipe and kind; its cookie is
+ * that of tx. known: tx is the socket of a port that is known here.
+ */
+bool mio_channel_verify_send(int tx, int cr, struct mio_port *identity);
+bool mio_channel_verify_receive(int rx, int tx, int cw, bool known, struct mio_port *identity);
 bool mio_channel_verify_file(int tx, uint64_t *ret_cookie);
-bool mio_channel_verify_once(int tx, uint64_t *ret_cookie);
+bool mio_channel_verify_once(int tx);
 bool mio_channel_verify_once_rx(int rx);
 /* A bundle's socket (bundle.c). */
 bool mio_channel_verify_bundle(int fd, uint64_t *ret_cookie);
 int mio_pair(int fds[2]); /* a CLOEXEC SOCK_SEQPACKET pair; -1 on failure, errno kept */
-/* A receiving end: PASSCRED, TIMESTAMPNS; and as mio_look_at_front(). */
+/* A receiving end: PASSCRED, TIMESTAMPNS. */
 void mio_pair_receiver(int fd);
 void mio_look_at_front(int fd); /* MSG_PEEK, whatever another holder of the socket set */
 uint64_t mio_socket_cookie(int fd);
@@ -618,6 +633,9 @@ void mio_kmsg_push_front(struct mio_port *port, struct mio_kmsg *kmsg);
 struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage);
 /* A dying port: all its messages go to mio_task.dying, oldest first. */
 void mio_port_abandon(struct mio_port *port);
+/* The kernel has just told that a source of the port has something. all: of every source that has.
+ */
+void mio_port_told(struct mio_port *port, const struct mio_source *source, bool all);
 /* Whether the port has something to receive now (also what only looks so: a dying peer). */
 bool mio_port_has_message(struct mio_port *port);
 /* How many send-once rights that are elsewhere have sent their message, or were dropped. */
@@ -827,6 +845,8 @@ void mio_notice_set_tick(void);                  /* mio_task.armed became 0, or 
 void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
 /* A remote port's tx is about to be closed. */
 void mio_notice_forget_room(struct mio_port *port);
+/* Whether a notification may be due: what is watched is more than the bootstrap server's life. */
+bool mio_notice_expects(void);
 /* Looks at everything watched and sends what is due; true if anything was sent. */
 bool mio_notice_poll(void);
 

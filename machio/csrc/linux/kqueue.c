@@ -198,7 +198,7 @@ static void on_source(struct mio_kq *kq, int fd) {
     struct mio_source *source = mio_source_find(fd);
     struct mio_port *port = source != NULL ? mio_source_port(source) : NULL;
     if (port != NULL)
-        mio_filter_port_fired(kq, port);
+        mio_filter_port_fired(kq, port, source);
     else
         epoll_ctl(kq->fd, EPOLL_CTL_DEL, fd, NULL);
 }

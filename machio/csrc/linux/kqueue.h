@@ -129,7 +129,8 @@ unsigned mio_knotes_pending(struct mio_kq *kq);
 /* ---- filter_port.c, filter_file.c ------------------------------------------------------------ */
 
 /* A watched source fired in this kqueue's epoll. */
-void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port);
+void mio_filter_port_fired(struct mio_kq *kq, struct mio_port *port,
+                           const struct mio_source *source);
 /* A descriptor of the program fired: epoll events. */
 void mio_filter_file_fired(struct mio_kq *kq, int fd, uint32_t events);
 

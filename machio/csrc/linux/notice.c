@@ -214,6 +214,10 @@ static bool on_source(struct mio_source *source, uint32_t events) {
     }
 }
 
+bool mio_notice_expects(void) {
+    return requests_watched() || mio_task.tick >= 0;
+}
+
 bool mio_notice_poll(void) {
     struct epoll_event events[32];
     bool any = false;

@@ -54,6 +54,11 @@ struct pollfd *mio_port_fds(struct mio_port *port, size_t before, size_t *ret_n)
     return scratch;
 }
 
+void mio_port_told(struct mio_port *port, const struct mio_source *source, bool all) {
+    port->told = all && port->ready != mio_task.hold ? source->fd : -1;
+    port->ready = mio_task.hold;
+}
+
 bool mio_port_has_message(struct mio_port *port) {
     if (port->head != NULL || port->ready == mio_task.hold)
         return true;
@@ -179,16 +184,19 @@ static struct mio_kmsg *take_wire(struct mio_port *port, bool *ret_shortage, boo
     return NULL;
 }
 
-/* Of the ready sources the one whose message is oldest: NULL for the local queue. */
-static struct mio_source *oldest(struct mio_port *port, size_t n) {
+/* Of the `ready` sources among n the one whose message is oldest: NULL for the local queue. */
+static struct mio_source *oldest(struct mio_port *port, size_t n, int ready) {
     struct mio_source *best = NULL, *dead = NULL;
     uint64_t best_stamp = port->head != NULL ? port->head->stamp : UINT64_MAX;
+    bool alone = ready == 1 && port->head == NULL;
     for (size_t i = 0; i < n; i++) {
         if (scratch[i].revents == 0)
             continue;
         struct mio_source *source = mio_source_find(scratch[i].fd);
         if (source == NULL)
             continue;
+        if (alone)
+            return source;
         uint64_t stamp = 0;
         if (source->kind == MIO_SOURCE_ONCE_RX && source->once->stamp != 0)
             stamp = source->once->stamp;
@@ -207,17 +215,21 @@ static struct mio_source *oldest(struct mio_port *port, size_t n) {
 }
 
 struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
+    struct mio_source *told = port->ready == mio_task.hold ? mio_source_find(port->told) : NULL;
     *ret_shortage = false;
     port->ready = 0;
     for (unsigned bad = 0;; bad++) {
         struct mio_source *source = NULL;
         bool again = false;
+        int ready;
         size_t n = collect_fds(port, 0);
-        if (n == 1 && port->head == NULL) {
+        if (n == 1 && port->head == NULL)
             source = mio_source_find(scratch[0].fd);
-        } else if (n > 0 && poll(scratch, n, 0) > 0) {
-            source = oldest(port, n);
-        }
+        else if (told != NULL && mio_source_port(told) == port && port->head == NULL)
+            source = told;
+        else if (n > 0 && (ready = poll(scratch, n, 0)) > 0)
+            source = oldest(port, n, ready);
+        told = NULL;
         if (source == NULL)
             return port->head != NULL ? pop_local(port) : NULL;
         struct mio_kmsg *kmsg = source->kind == MIO_SOURCE_RX
@@ -258,7 +270,8 @@ void mio_port_abandon(struct mio_port *port) {
             shutdown(once->source.fd, SHUT_RDWR); /* a flood comes to its end */
     }
     while ((n = collect_fds(port, 0)) > 0 || port->head != NULL) {
-        struct mio_source *source = n > 0 && poll(scratch, n, 0) > 0 ? oldest(port, n) : NULL;
+        int ready = n > 0 ? poll(scratch, n, 0) : 0;
+        struct mio_source *source = ready > 0 ? oldest(port, n, ready) : NULL;
         if (source != NULL)
             abandon_next(source);
         else if (port->head != NULL)

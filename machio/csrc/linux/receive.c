@@ -134,11 +134,13 @@ static void collect_ready(struct mio_set *set) {
     int n = epoll_wait(set->watch->epfd, events, 32, 0);
     for (int i = 0; i < n; i++) {
         struct mio_source *source = mio_source_find((int)(uint32_t)events[i].data.u64);
-        if (source != NULL && source->kind == MIO_SOURCE_RX)
-            mio_port_mark_ready(source->port);
-        else if (source != NULL && source->kind == MIO_SOURCE_ONCE_RX)
-            mio_port_mark_ready(source->once->home);
+        struct mio_port *port = source != NULL ? mio_source_port(source) : NULL;
+        if (port != NULL) {
+            mio_port_told(port, source, n < 32);
+            mio_port_mark_ready(port);
+        }
     }
+    set->collected = true;
 }
 
 bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port) {
@@ -154,23 +156,32 @@ bool mio_set_has_message(struct mio_set *set, struct mio_port **ret_port) {
     return false;
 }
 
-/* Takes from the member that has waited longest since its last turn. */
+/*
+ * Takes from the member that has waited longest since its last turn. One turn each for what was
+ * collected: of two that are busy neither keeps the other waiting.
+ */
 static struct mio_kmsg *dequeue_set(struct mio_set *set, struct mio_port **ret_port,
                                     bool *ret_shortage) {
+    bool once_more = set->collected; /* some time ago, by who asked if there is something */
     *ret_shortage = false;
-    collect_ready(set);
+    if (!set->collected)
+        collect_ready(set);
+    set->collected = false;
     while (!mio_list_empty(&set->ready)) {
         struct mio_member *member = MIO_CONTAINER(set->ready.next, struct mio_member, ready);
         struct mio_port *port = member->port;
         mio_list_remove(&member->ready);
         struct mio_kmsg *kmsg = mio_port_dequeue(port, ret_shortage);
         if (kmsg != NULL || *ret_shortage) {
-            mio_port_mark_ready(port);
+            if (port->head != NULL)
+                mio_port_mark_ready(port); /* of what is on its wire the watch tells */
             *ret_port = port;
             return kmsg;
         }
         port->drained++;
     }
+    if (once_more)
+        return dequeue_set(set, ret_port, ret_shortage);
     set->drained++;
     return NULL;
 }
@@ -243,7 +254,8 @@ static mach_msg_return_t try_receive(const struct target *target, mach_msg_heade
                                      struct found *ret) {
     struct mio_port *port = target->port;
     bool shortage;
-    mio_notice_poll(); /* what has happened is told before what is queued since */
+    if (mio_notice_expects())
+        mio_notice_poll(); /* what has happened is told before what is queued since */
     struct mio_kmsg *kmsg = port != NULL ? mio_port_dequeue(port, &shortage)
                                          : dequeue_set(target->set, &port, &shortage);
     if (shortage)
@@ -289,6 +301,15 @@ mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_
     return mr == MACH_MSG_SUCCESS && found.last ? MACHIO_RECEIVED_LAST : mr;
 }
 
+/* What a poll of the port's descriptors has told. */
+static void tell(struct mio_port *port, const struct pollfd *fds, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        struct mio_source *source = fds[i].revents != 0 ? mio_source_find(fds[i].fd) : NULL;
+        if (source != NULL && mio_source_port(source) == port)
+            mio_port_told(port, source, true);
+    }
+}
+
 /* Waits for whatever may bring a message to the target. */
 static kern_return_t wait_for_message(const struct target *target,
                                       const struct mio_deadline *deadline) {
@@ -313,8 +334,12 @@ static kern_return_t wait_for_message(const struct target *target,
         mio_port_ref(target->port); /* a set that is destroyed lets its waiters go itself */
     kern_return_t kr = mio_wait(&waiter, fds, (unsigned)n, deadline);
     mio_list_remove(&waiter.link);
-    if (target->port != NULL)
+    if (fds[1].revents != 0)
+        mio_notice_poll();
+    if (target->port != NULL) {
+        tell(target->port, fds + 3, n - 3);
         mio_port_unref(target->port);
+    }
     if (fds != few)
         free(fds);
     return kr;
@@ -330,7 +355,9 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
     struct mio_deadline deadline =
         option & MACH_RCV_TIMEOUT ? mio_deadline_in(timeout) : mio_deadline_never();
     /* An answer is never there yet: a look at the wire would be in vain. */
-    bool look = !is_answer || target.port == NULL || target.port->head != NULL;
+    bool look = !is_answer || (target.port != NULL ? target.port->head != NULL
+                                                   : target.set->watch == NULL ||
+                                                         !mio_list_empty(&target.set->ready));
     for (bool last = option & MACH_RCV_TIMEOUT && timeout == 0;; look = true) {
         if (look || last) {
             mach_msg_return_t mr = try_receive(&target, msg, option, limit, true, &found);
