@@ -6,6 +6,7 @@
 #include "wire_peer.h"
 
 #include <netinet/in.h>
+#include <sys/fileport.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -226,6 +227,47 @@ TEST(ports_that_are_not_made_properly_are_dropped) {
     end();
 }
 
+TEST(a_known_port_has_its_own_pipe) {
+    struct foreign peer;
+    int pair[2], pipe_of_others[2];
+    begin();
+    make_foreign(&peer);
+    CHECK_EQ(mio_pair(pair), 0);
+    CHECK_EQ(pipe2(pipe_of_others, O_CLOEXEC), 0);
+    struct raw raw = raw_complex(1);
+    raw.rights[1] = raw_send_right(&raw, &peer);
+    transmit(out, &raw);
+    struct mio_kmsg *first = receive_message(in);
+    const int lies[] = {pair[0], pipe_of_others[0], pipe_of_others[1], peer.tx, peer.rx};
+    for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
+        raw = raw_complex(1);
+        raw.rights[1] = (struct mio_wire_right){
+            .kind = MIO_RIGHT_SEND, .fd = {raw_fd(&raw, peer.tx), raw_fd(&raw, lies[i]), 0xffff}};
+        is_dropped(&raw);
+        CHECK_EQ(first->rights[0].port->srights, 1);
+    }
+    mio_kmsg_destroy(first);
+    close(pair[0]), close(pair[1]), close(pipe_of_others[0]), close(pipe_of_others[1]);
+    close_foreign(&peer);
+    end();
+}
+
+TEST(a_file_is_known_as_a_file_only) {
+    mach_port_t name;
+    begin();
+    mio_unlock();
+    CHECK_EQ(fileport_makeport(0, &name), 0);
+    mio_lock();
+    struct foreign lie = {.tx = mio_space_lookup(name)->port->tx, .cr = 0};
+    struct raw raw = raw_complex(1);
+    raw.rights[1] = raw_send_right(&raw, &lie);
+    is_dropped(&raw);
+    mio_unlock();
+    mach_port_deallocate(mach_task_self(), name);
+    mio_lock();
+    end();
+}
+
 TEST(a_receive_right_that_is_here_or_comes_twice_is_a_lie) {
     struct foreign peer, copy;
     begin();
@@ -332,27 +374,6 @@ TEST(a_lingering_socket_does_not_stall) {
     CHECK(after.tv_sec - before.tv_sec < 5);
     close(listener); /* the connection is reset: whoever waits there need not any more */
     end();
-}
-
-/* The one descriptor of the next frame, taken as a program does that knows no frames. */
-static int take_descriptor(int fd) {
-    union {
-        struct cmsghdr align;
-        char bytes[256];
-    } control;
-    char frame[4096];
-    struct iovec iov = {.iov_base = frame, .iov_len = sizeof frame};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof control};
-    int taken = -1;
-    CHECK(recvmsg(fd, &msg, 0) > 0);
-    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg != NULL; cmsg = CMSG_NXTHDR(&msg, cmsg))
-        if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
-            memcpy(&taken, CMSG_DATA(cmsg), sizeof taken);
-    CHECK(taken >= 0);
-    return taken;
 }
 
 /* What lies in the home of a right that comes back must not take the place of the frame it is in.

@@ -135,6 +135,30 @@ TEST(a_foreign_send_once_right_carries_one_message) {
     end();
 }
 
+/* Its holder is still there: he must not put in what it would cost to throw away. */
+TEST(a_home_that_got_its_message_takes_no_more) {
+    bool shortage;
+    begin();
+    struct mio_port *port = mio_port_new(MIO_PORT_LOCAL);
+    struct mio_kmsg *kmsg = message(1, 0);
+    kmsg->reply = once_right(port);
+    struct mio_once *once = kmsg->reply.once;
+    CHECK_EQ(mio_wire_send(out, kmsg, 0), MIO_WIRE_OK);
+    mio_kmsg_free(kmsg);
+    int home = dup(once->source.fd);
+    int taken = take_descriptor(in);
+    send_ok(taken, message(2, 0), MIO_FRAME_ONCE | MIO_FRAME_NO_CREDIT);
+    kmsg = mio_port_dequeue(port, &shortage);
+    CHECK_EQ(kmsg->id, 2);
+    mio_once_free(kmsg->dest.once);
+    mio_kmsg_free(kmsg);
+    CHECK_EQ(send(taken, "x", 1, MSG_NOSIGNAL), -1);
+    close(taken);
+    close(home);
+    mio_port_destroy(port);
+    end();
+}
+
 /* ---- receive rights ---------------------------------------------------------------------- */
 
 static void enqueue(struct mio_port *port, mach_msg_id_t id, bool counted, struct mio_right dest) {

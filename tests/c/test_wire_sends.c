@@ -56,6 +56,7 @@ static void die(void) {
     peer.cw = peer.rx = -1;
 }
 
+static mach_port_t carried;    /* in its body */
 static mach_msg_header_t sent; /* what the sender finds in its buffer afterwards */
 
 static mach_msg_return_t send_to(mach_port_t to, mach_msg_type_name_t to_type,
@@ -203,6 +204,91 @@ TEST(a_send_once_right_that_is_full_is_used_up) {
     CHECK_EQ(errno, EAGAIN);
     CHECK_EQ(send_to(once, MACH_MSG_TYPE_MOVE_SEND_ONCE, 0), MACH_MSG_SUCCESS);
     CHECK_EQ(mach_port_type(SELF, once, &type), KERN_INVALID_NAME);
+    tear_down();
+}
+
+/* ---- rights that are taken along ---------------------------------------------------------- */
+
+static mach_msg_return_t carry_to(mach_port_t to, mach_port_t right, mach_msg_type_name_t how) {
+    struct {
+        mach_msg_base_t base;
+        mach_msg_port_descriptor_t port;
+    } message = {
+        .base.header = {.msgh_bits =
+                            MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0) | MACH_MSGH_BITS_COMPLEX,
+                        .msgh_size = sizeof message,
+                        .msgh_remote_port = to},
+        .base.body.msgh_descriptor_count = 1,
+        .port = {.name = right, .disposition = how, .type = MACH_MSG_PORT_DESCRIPTOR},
+    };
+    mach_msg_return_t mr = mach_msg(&message.base.header, MACH_SEND_MSG | MACH_SEND_TIMEOUT,
+                                    sizeof message, 0, 0, 0, 0);
+    carried = message.port.name;
+    return mr;
+}
+
+/* A right to another port of the peer, which dies at once. */
+static mach_port_t a_right_that_died(void) {
+    struct raw raw = raw_complex(1);
+    struct foreign other;
+    mach_port_t name;
+    mio_lock();
+    make_foreign(&other);
+    raw.rights[1] = raw_send_right(&raw, &other);
+    transmit(out, &raw);
+    struct mio_kmsg *kmsg = receive_message(in);
+    CHECK_EQ(mio_right_copyout(&kmsg->rights[0], &name), KERN_SUCCESS);
+    mio_kmsg_free(kmsg);
+    close_foreign(&other);
+    mio_unlock();
+    return name;
+}
+
+TEST(a_right_that_died_arrives_dead) {
+    mach_port_type_t type;
+    set_up(5);
+    mach_port_t right = a_right_that_died();
+    CHECK_EQ(carry_to(port, right, MACH_MSG_TYPE_MOVE_SEND), MACH_MSG_SUCCESS);
+    CHECK_EQ(mach_port_type(SELF, right, &type), KERN_INVALID_NAME);
+    mio_lock();
+    struct mio_kmsg *kmsg = receive_message(peer.rx);
+    CHECK_EQ(kmsg->rights[0].kind, MIO_RIGHT_DEAD);
+    CHECK_EQ(kmsg->rights[0].disposition, MACH_MSG_TYPE_PORT_SEND);
+    mio_kmsg_destroy(kmsg);
+    mio_unlock();
+    right = a_right_that_died();
+    CHECK_EQ(carry_to(port, right, MACH_MSG_TYPE_COPY_SEND), MACH_MSG_SUCCESS);
+    is_dead_name(right);
+    mach_port_deallocate(SELF, right);
+    close(once_rx);
+    once_rx = -1;
+    CHECK_EQ(carry_to(port, once, MACH_MSG_TYPE_MOVE_SEND_ONCE), MACH_MSG_SUCCESS);
+    CHECK_EQ(mach_port_type(SELF, once, &type), KERN_INVALID_NAME);
+    tear_down();
+}
+
+TEST(a_right_that_died_comes_back_dead) {
+    mach_port_type_t type;
+    set_up(0);
+    mach_port_t right = a_right_that_died();
+    CHECK_EQ(carry_to(port, right, MACH_MSG_TYPE_MOVE_SEND), MACH_SEND_TIMED_OUT);
+    CHECK_EQ(carried, MACH_PORT_DEAD);
+    CHECK_EQ(mach_port_type(SELF, right, &type), KERN_INVALID_NAME);
+    mach_port_deallocate(SELF, port);
+    tear_down();
+}
+
+/* For a dead name every disposition of a send or a send-once right will do. */
+TEST(a_right_that_died_is_a_dead_name) {
+    mach_port_type_t type;
+    set_up(5);
+    mach_port_t right = a_right_that_died();
+    CHECK_EQ(carry_to(port, right, MACH_MSG_TYPE_MOVE_SEND_ONCE), MACH_MSG_SUCCESS);
+    CHECK_EQ(mach_port_type(SELF, right, &type), KERN_INVALID_NAME);
+    close(once_rx);
+    once_rx = -1;
+    CHECK_EQ(carry_to(port, once, MACH_MSG_TYPE_COPY_SEND), MACH_MSG_SUCCESS);
+    is_dead_name(once);
     tear_down();
 }
 

@@ -127,6 +127,27 @@ static inline void transmit(int fd, const struct raw *raw) {
     CHECK_EQ(mio_wire_transmit(fd, bytes, length, raw->fds, raw->nfds), MIO_WIRE_OK);
 }
 
+/* The one descriptor of the next frame, taken as a program does that knows no frames. */
+static inline int take_descriptor(int fd) {
+    union {
+        struct cmsghdr align;
+        char bytes[256];
+    } control;
+    char frame[4096];
+    struct iovec iov = {.iov_base = frame, .iov_len = sizeof frame};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof control};
+    int taken = -1;
+    CHECK(recvmsg(fd, &msg, 0) > 0);
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg != NULL; cmsg = CMSG_NXTHDR(&msg, cmsg))
+        if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
+            memcpy(&taken, CMSG_DATA(cmsg), sizeof taken);
+    CHECK(taken >= 0);
+    return taken;
+}
+
 /* ---- a socket to test with --------------------------------------------------------------- */
 
 static int in, out; /* frames that go into `out` come out of `in` */

@@ -141,7 +141,8 @@ struct taking {
 
 static mach_msg_return_t take_right(struct taking *taking, mach_port_name_t name,
                                     mach_msg_type_name_t disposition) {
-    kern_return_t kr = mio_right_copyin(name, disposition, &taking->kmsg->rights[taking->right++]);
+    kern_return_t kr =
+        mio_right_copyin_unasked(name, disposition, &taking->kmsg->rights[taking->right++]);
     return kr == KERN_SUCCESS             ? MACH_MSG_SUCCESS
            : kr == KERN_RESOURCE_SHORTAGE ? MACH_SEND_NO_BUFFER
                                           : MACH_SEND_INVALID_RIGHT;

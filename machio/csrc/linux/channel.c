@@ -75,7 +75,6 @@ void mio_look_at_front(int fd) {
 
 void mio_pair_receiver(int fd) {
     int on = 1;
-    mio_look_at_front(fd);
     setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
 }

@@ -380,7 +380,8 @@ static void settle_once(struct mio_once *once) {
     once->pending_rx = -1;
     once->stamp = 0;
     mio_once_left(once);
-    mio_once_hash(once);
+    if (once->cookie != 0)
+        mio_once_hash(once);
     mio_watch_source_added(once->home, &once->source);
 }
 
@@ -449,6 +450,9 @@ static void commit(struct mio_kmsg *kmsg, unsigned nreceives) {
         if (right->kind == MIO_RIGHT_SEND) {
             right->kind = MIO_RIGHT_NULL;
             mio_port_ref(right->port);
+            if (right->port->state == MIO_PORT_REMOTE && right->port->srights == 1 &&
+                right->port != mio_task.bootstrap)
+                mio_source_close(&right->port->cr); /* it goes on, so this is not its end */
             mio_port_drop_send(right->port);
             mio_channel_trim(right->port);
             mio_port_unref(right->port);

@@ -120,19 +120,28 @@ static bool is_pipefs(const struct statx *stat) {
     return known && stat->stx_dev_major == dev_major && stat->stx_dev_minor == dev_minor;
 }
 
+static bool look_at_pipe(int fd, struct statx *ret) {
+    return fcntl(fd, F_GETPIPE_SZ) > 0 && inode_of(fd, ret) && is_pipefs(ret);
+}
+
 bool mio_pipe_inode(int fd, int access, ino_t *ret_inode) {
     struct statx stat;
     int flags;
-    if (fcntl(fd, F_GETPIPE_SZ) <= 0 || (flags = fcntl(fd, F_GETFL)) < 0 ||
-        (flags & (O_ACCMODE | O_PATH)) != access || !inode_of(fd, &stat) || !is_pipefs(&stat))
+    if (!look_at_pipe(fd, &stat) || (flags = fcntl(fd, F_GETFL)) < 0 ||
+        (flags & (O_ACCMODE | O_PATH)) != access)
         return false;
     *ret_inode = (ino_t)stat.stx_ino;
     return true;
 }
 
+bool mio_pipe_is(int fd, ino_t inode) {
+    struct statx stat;
+    return look_at_pipe(fd, &stat) && (ino_t)stat.stx_ino == inode;
+}
+
 /* ---- parts of a port --------------------------------------------------------------------- */
 
-bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity) {
+bool mio_channel_verify_send(int tx, int cr, struct mio_port *identity) {
     struct sockaddr_un peer;
     socklen_t length = sizeof peer;
     uint64_t rx_cookie;
@@ -143,50 +152,49 @@ bool mio_channel_verify_send(int tx, int cr, struct mio_port *ret_identity) {
         !parse_name(&peer, length, &kind, &rx_cookie, &named) || !is_deaf(tx) ||
         !mio_pipe_inode(cr, O_RDONLY, &pipe) || pipe != named)
         return false;
-    ret_identity->cookie = mio_socket_cookie(tx);
-    ret_identity->pipe = pipe;
-    ret_identity->kind = (enum mio_port_kind)kind;
-    return ret_identity->cookie != 0;
+    identity->pipe = pipe;
+    identity->kind = (enum mio_port_kind)kind;
+    return true;
 }
 
-bool mio_channel_verify_receive(int rx, int tx, int cw, struct mio_port *ret_identity) {
+bool mio_channel_verify_receive(int rx, int tx, int cw, bool known, struct mio_port *identity) {
     struct sockaddr_un own, peer;
     socklen_t own_length = sizeof own, peer_length = sizeof peer;
     uint64_t rx_cookie;
     ino_t named, pipe;
     char kind;
 
-    if (!is_seqpacket(rx) || !is_seqpacket(tx) ||
+    if (!is_seqpacket(rx) || (!known && !is_seqpacket(tx)) ||
         getsockname(rx, (struct sockaddr *)&own, &own_length) != 0 ||
         getpeername(tx, (struct sockaddr *)&peer, &peer_length) != 0 ||
         !parse_name(&own, own_length, &kind, &rx_cookie, &named) || peer_length != own_length ||
         memcmp(&peer, &own, own_length) != 0 || rx_cookie != mio_socket_cookie(rx) ||
-        !is_deaf(tx) || !mio_pipe_inode(cw, O_WRONLY, &pipe) || pipe != named)
+        (!known && !is_deaf(tx)) || !mio_pipe_inode(cw, O_WRONLY, &pipe) || pipe != named)
         return false;
-    ret_identity->cookie = mio_socket_cookie(tx);
-    ret_identity->pipe = pipe;
-    ret_identity->kind = (enum mio_port_kind)kind;
-    return ret_identity->cookie != 0 && ret_identity->cookie != rx_cookie;
+    identity->pipe = pipe;
+    identity->kind = (enum mio_port_kind)kind;
+    return identity->cookie != rx_cookie;
 }
 
-/* Connected, or once so, and neither end has a name: a named one is a port's. */
-static bool is_nameless_pair(int fd) {
+/* Connected, or once so, to one without a name: what has a name is a port's. */
+static bool is_connected_to_nameless(int fd) {
     struct sockaddr_un name;
     socklen_t length = sizeof name;
-    if (!is_seqpacket(fd) || getpeername(fd, (struct sockaddr *)&name, &length) != 0 ||
-        length > sizeof name.sun_family)
-        return false;
-    length = sizeof name;
-    return getsockname(fd, (struct sockaddr *)&name, &length) == 0 &&
+    return is_seqpacket(fd) && getpeername(fd, (struct sockaddr *)&name, &length) == 0 &&
            length <= sizeof name.sun_family;
 }
 
-bool mio_channel_verify_once(int tx, uint64_t *ret_cookie) {
-    uint64_t cookie;
-    if (!is_nameless_pair(tx) || !is_deaf(tx) || (cookie = mio_socket_cookie(tx)) == 0)
-        return false;
-    *ret_cookie = cookie;
-    return true;
+static bool is_nameless_pair(int fd) {
+    struct sockaddr_un name;
+    socklen_t length = sizeof name;
+    return is_connected_to_nameless(fd) &&
+           getsockname(fd, (struct sockaddr *)&name, &length) == 0 &&
+           length <= sizeof name.sun_family;
+}
+
+/* Its own name matters not: what is deaf receives for no port. */
+bool mio_channel_verify_once(int tx) {
+    return is_connected_to_nameless(tx) && is_deaf(tx);
 }
 
 bool mio_channel_verify_once_rx(int rx) {
@@ -248,6 +256,8 @@ static void start_closer(void) {
 }
 
 static bool closes_at_once(int fd) {
+    if (fcntl(fd, F_GETPIPE_SZ) > 0)
+        return true;
     int domain = socket_option(fd, SO_DOMAIN);
     if (domain == AF_UNIX)
         return is_deaf(fd);
@@ -256,7 +266,7 @@ static bool closes_at_once(int fd) {
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
         return false; /* a peer may have set it again */
     }
-    return fcntl(fd, F_GETPIPE_SZ) > 0 || fcntl(fd, F_GET_SEALS) >= 0;
+    return fcntl(fd, F_GET_SEALS) >= 0;
 }
 
 /* Ownership: consumes the descriptor. */

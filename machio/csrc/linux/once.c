@@ -47,7 +47,8 @@ void mio_once_came_home(struct mio_once *once) {
 
 /* ---- identity ------------------------------------------------------------------------------ */
 
-struct mio_once *mio_once_by_cookie(uint64_t cookie) {
+struct mio_once *mio_once_by_end(int tx) {
+    uint64_t cookie = mio_task.exported > 0 ? mio_socket_cookie(tx) : 0;
     struct mio_once *once = mio_task.once_by_cookie[cookie % MIO_HASH];
     while (once != NULL && once->cookie != cookie)
         once = once->hash_next;
@@ -58,6 +59,7 @@ void mio_once_hash(struct mio_once *once) {
     struct mio_once **bucket = &mio_task.once_by_cookie[once->cookie % MIO_HASH];
     once->hash_next = *bucket;
     *bucket = once;
+    mio_task.exported++;
 }
 
 void mio_once_unhash(struct mio_once *once) {
@@ -65,6 +67,7 @@ void mio_once_unhash(struct mio_once *once) {
     for (; *link != NULL; link = &(*link)->hash_next) {
         if (*link == once) {
             *link = once->hash_next;
+            mio_task.exported--;
             return;
         }
     }

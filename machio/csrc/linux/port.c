@@ -202,6 +202,7 @@ void mio_port_died(struct mio_port *port) {
     if (port->state != MIO_PORT_REMOTE)
         return;
     uint64_t when = port->cr.fd >= 0 ? mio_channel_ended(port->cr.fd) : MIO_NOW;
+    mio_source_close(&port->cr); /* nobody is left to be told of its end */
     mio_channel_close(port);
     mio_port_wake_all(port);
     if (port == mio_task.bootstrap) {

@@ -207,6 +207,20 @@ kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t dispo
     }
 }
 
+kern_return_t mio_right_copyin_unasked(mach_port_name_t name, mach_msg_type_name_t disposition,
+                                       struct mio_right *ret) {
+    struct mio_entry *entry = mio_space_lookup(name);
+    bool send = disposition == MACH_MSG_TYPE_COPY_SEND || disposition == MACH_MSG_TYPE_MOVE_SEND;
+    if (entry != NULL && entry->request == NULL) { /* and a dead name would do no better */
+        if (send && (entry->type & SEND_RECEIVE) == MACH_PORT_TYPE_SEND)
+            mio_port_presume_alive(entry->port);
+        else if (disposition == MACH_MSG_TYPE_MOVE_SEND_ONCE &&
+                 entry->type & MACH_PORT_TYPE_SEND_ONCE)
+            mio_once_presume_alive(entry->once);
+    }
+    return mio_right_copyin(name, disposition, ret);
+}
+
 /* A dead port's right has no name: it is dropped and the caller sees MACH_PORT_DEAD. */
 static bool arrived_dead(struct mio_right *right) {
     if (right->kind == MIO_RIGHT_DEAD)

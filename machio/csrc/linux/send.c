@@ -128,15 +128,9 @@ static struct presumption presume_alive(const mach_msg_header_t *msg) {
 
 /* Asks now: whether it was presumed in vain. */
 static bool was_dead(const struct presumption *presumed) {
-    if (presumed->port != NULL) {
-        presumed->port->asked = 0;
+    if (presumed->port != NULL)
         return mio_port_is_dead(presumed->port) || presumed->port->shut;
-    }
-    if (presumed->once != NULL) {
-        presumed->once->asked = 0;
-        return mio_once_is_dead(presumed->once);
-    }
-    return false;
+    return presumed->once != NULL && mio_once_is_dead(presumed->once);
 }
 
 /* As if the message had never been made. Ownership: consumes it. */
@@ -414,6 +408,7 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
         enum outcome outcome = queue(kmsg, granted);
         if (outcome == DONE)
             return MACH_MSG_SUCCESS;
+        mio_task.hold++; /* nothing is presumed any more, also of the rights in the message */
         if (was_dead(&presumed)) {
             put_back(dest_name, kmsg);
             return MACH_SEND_INVALID_DEST;

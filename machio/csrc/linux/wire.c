@@ -340,14 +340,17 @@ void mio_wire_discard(int fd) {
         char bytes[CONTROL_SIZE];
     } control;
     start(&input);
-    shutdown(fd, SHUT_RDWR);
-    for (;;) {
+    for (bool shut = false;; shut = true) {
         struct msghdr msg = {.msg_control = &control, .msg_controllen = sizeof control};
-        if (recvmsg_now(fd, &msg, 0) < 0 ||
-            (msg.msg_controllen == 0 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))))
-            return;
-        read_control(&input, &msg);
-        mio_wire_input_clear(&input);
+        ssize_t n = recvmsg_now(fd, &msg, 0);
+        if (n < 0 ? shut : msg.msg_controllen == 0 && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+            return; /* its end, or nothing more is there and nothing can come */
+        if (!shut)
+            shutdown(fd, SHUT_RDWR);
+        if (n >= 0) {
+            read_control(&input, &msg);
+            mio_wire_input_clear(&input);
+        }
     }
 }
 

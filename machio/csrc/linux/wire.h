@@ -117,6 +117,7 @@ struct mio_wire_input {
 socklen_t mio_channel_name(struct sockaddr_un *ret, char kind, uint64_t cookie, ino_t pipe);
 /* The inode of a pipe made by pipe(); false for any other file. access: O_RDONLY or O_WRONLY. */
 bool mio_pipe_inode(int fd, int access, ino_t *ret_inode);
+bool mio_pipe_is(int fd, ino_t inode); /* whether it is that one, by whichever end */
 
 /* ---- channel.c --------------------------------------------------------------------------- */
 
