@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,10 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def each(*command: str | Path, few: int, many: int) -> float:
+def each(*command: str | Path, few: int, many: int, rest: Sequence[str] = ()) -> float:
     """Return what one round trip adds to what a program, told how many to make, prints."""
-    return (int(run(*command, str(many))) - int(run(*command, str(few)))) / (many - few)
+    counts = [int(run(*command, str(trips), *rest)) for trips in (few, many)]
+    return (counts[1] - counts[0]) / (many - few)
 
 
 def check(side: str, what: str, count: float) -> None:
@@ -70,9 +72,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_system_calls_in_c(programs: Path) -> None:
-    count = each(programs / "count", programs / "client", few=100, many=300)
-    check("c", "syscalls", count)
+@pytest.mark.parametrize("what", ["syscalls", "syscalls-call", "syscalls-right"])
+def test_system_calls_in_c(programs: Path, what: str) -> None:
+    rest = what.split("-")[1:]
+    check("c", what, each(programs / "count", programs / "client", few=100, many=300, rest=rest))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the baseline is that of x86-64")

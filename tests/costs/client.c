@@ -3,13 +3,18 @@
  *
  * COUNT round trips of 64 bytes from here to a child process and back, between two SIGUSR1.
  *
- *     client COUNT
+ *     client COUNT          messages
+ *     client COUNT call     the answer comes by a send-once right
+ *     client COUNT right    a send right to a port of this process goes there and comes back
  */
 #include <mach/mach.h>
 
 #include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,7 +30,9 @@
 
 static struct {
     mach_msg_header_t header;
-    char body[64];
+    mach_msg_body_t body;
+    mach_msg_port_descriptor_t port;
+    char bytes[48];
     mach_msg_max_trailer_t trailer;
 } buffer;
 
@@ -35,16 +42,20 @@ static mach_port_t new_port(void) {
     return port;
 }
 
-static void exchange(mach_msg_option_t option, mach_port_t to, mach_msg_type_name_t reply_type,
-                     mach_port_t reply) {
+static void exchange(mach_port_t to, mach_msg_type_name_t type, mach_msg_type_name_t reply_type,
+                     mach_port_t reply, mach_port_t moving) {
     buffer.header = (mach_msg_header_t){
-        .msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, reply_type),
-        .msgh_size = sizeof buffer.header + sizeof buffer.body,
+        .msgh_bits = MACH_MSGH_BITS(type, reply_type) |
+                     (moving != MACH_PORT_NULL ? MACH_MSGH_BITS_COMPLEX : 0),
+        .msgh_size = offsetof(__typeof__(buffer), trailer),
         .msgh_remote_port = to,
         .msgh_local_port = reply_type == 0 ? MACH_PORT_NULL : reply,
     };
-    MUST(mach_msg(&buffer.header, option, buffer.header.msgh_size, sizeof buffer, reply,
-                  MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL) == MACH_MSG_SUCCESS);
+    buffer.body.msgh_descriptor_count = 1;
+    buffer.port = (mach_msg_port_descriptor_t){
+        .name = moving, .disposition = MACH_MSG_TYPE_MOVE_SEND, .type = MACH_MSG_PORT_DESCRIPTOR};
+    MUST(mach_msg(&buffer.header, MACH_SEND_MSG | MACH_RCV_MSG, buffer.header.msgh_size,
+                  sizeof buffer, reply, MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL) == MACH_MSG_SUCCESS);
 }
 
 /* The child has what its parent registered, and introduces its own port with the first message. */
@@ -53,16 +64,25 @@ static int answer(void) {
     mach_msg_type_number_t n;
     mach_port_t port = new_port();
     MUST(mach_ports_lookup(mach_task_self(), &ports, &n) == KERN_SUCCESS && n > 0);
-    exchange(MACH_SEND_MSG | MACH_RCV_MSG, ports[0], MACH_MSG_TYPE_MAKE_SEND, port);
-    while (buffer.header.msgh_id == 0)
-        exchange(MACH_SEND_MSG | MACH_RCV_MSG, ports[0], 0, port);
+    exchange(ports[0], MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_MAKE_SEND, port, MACH_PORT_NULL);
+    while (buffer.header.msgh_id == 0) {
+        bool complex = buffer.header.msgh_bits & MACH_MSGH_BITS_COMPLEX;
+        bool call = buffer.header.msgh_remote_port != MACH_PORT_NULL;
+        exchange(call ? buffer.header.msgh_remote_port : ports[0],
+                 call ? MACH_MSG_TYPE_MOVE_SEND_ONCE : MACH_MSG_TYPE_COPY_SEND, 0, port,
+                 complex ? buffer.port.name : MACH_PORT_NULL);
+    }
     return 0;
 }
 
 int main(int argc, char **argv) {
-    MUST(argc == 2);
+    MUST(argc == 2 || argc == 3);
     long count = atol(argv[1]);
-    mach_port_t port = new_port();
+    bool call = argc == 3 && strcmp(argv[2], "call") == 0;
+    bool right = argc == 3 && strcmp(argv[2], "right") == 0;
+    mach_port_t port = new_port(), moving = new_port();
+    MUST(mach_port_insert_right(mach_task_self(), moving, moving, MACH_MSG_TYPE_MAKE_SEND) ==
+         KERN_SUCCESS);
     MUST(mach_port_insert_right(mach_task_self(), port, port, MACH_MSG_TYPE_MAKE_SEND) ==
          KERN_SUCCESS);
     MUST(mach_ports_register(mach_task_self(), &port, 1) == KERN_SUCCESS);
@@ -77,7 +97,8 @@ int main(int argc, char **argv) {
     for (long i = -WARM_UP; i < count; i++) {
         if (i == 0)
             raise(SIGUSR1);
-        exchange(MACH_SEND_MSG | MACH_RCV_MSG, peer, 0, port);
+        exchange(peer, MACH_MSG_TYPE_COPY_SEND, call ? MACH_MSG_TYPE_MAKE_SEND_ONCE : 0, port,
+                 right ? moving : MACH_PORT_NULL);
     }
     raise(SIGUSR1);
     kill(pid, SIGKILL);
