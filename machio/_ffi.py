@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from machio._mach import ffi, lib
 
-from .errors import bootstrap_error, mach_error
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -96,6 +94,8 @@ def bootstrap_port() -> int:
 
 def _check(number: int, call: str) -> None:
     if number:
+        from .errors import mach_error  # here, for a program that starts without it
+
         raise mach_error(number, call)
 
 
@@ -313,6 +313,8 @@ def last_error() -> str:
 
 def _bootstrap(number: int, call: str) -> None:
     if number:
+        from .errors import bootstrap_error
+
         raise bootstrap_error(number, call, last_error())
 
 

@@ -1,4 +1,4 @@
-"""What a round trip costs, counted: system calls, instructions, calls of functions.
+"""What a round trip and an import cost, counted: system calls, instructions, calls of functions.
 
 Counts do not depend on how busy or how fast the machine is. One that is more than 15 % above
 ``costs/baseline.toml`` fails. `costs/count.c` counts, with nothing but ptrace().
@@ -54,7 +54,7 @@ def each(*command: str | Path, few: int, many: int, rest: Sequence[str] = ()) ->
 def check(side: str, what: str, count: float) -> None:
     """Compare a count with the baseline."""
     known = BASELINE[side][what]
-    assert count <= known * TOLERANCE, f"{count:g} {what} a round trip, and they were {known}"
+    assert count <= known * TOLERANCE, f"{count:g} {what} in {side}, and they were {known}"
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +101,15 @@ def test_system_calls_in_python(programs: Path) -> None:
 
 def test_calls_of_functions_in_python() -> None:
     check("python", "calls", each(*TALK, "calls", few=50, many=150))
+
+
+@pytest.mark.parametrize(
+    ("what", "statement"),
+    [
+        ("machio", "import machio"),
+        ("rights", "from machio import Message, ReceiveRight, SendRight"),
+        ("all", "from machio import *"),
+    ],
+)
+def test_calls_of_functions_to_import(what: str, statement: str) -> None:
+    check("import", what, float(run(sys.executable, COSTS / "start.py", statement)))
