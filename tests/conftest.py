@@ -5,7 +5,7 @@
 - The test process never meets the user's bootstrap server: `machio.testing` sees to that, and has
   the fixtures `bootstrap_dir` and `bootstrap_env` for a test that wants its own.
 - A test that says something on one system only stands in `systems.toml`.
-- A file that is open after a test and was not before fails it, and so does memory of a message.
+- A file that is open after a test and was not before fails it; so do rights, and memory.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def _nothing_leaked(request: pytest.FixtureRequest, _lasting_fds: None) -> Itera
         pytest.fail("the test left files open:\n  " + "\n  ".join(leaked), pytrace=False)
     if left := Counter(mapped()) - Counter(pages):
         pytest.fail(f"the test left {left.total()} pieces of memory", pytrace=False)
+    # A loop that is not closed yet has ports for answers and for notifications.
     kept = {right.name for right in _loop.kept_rights()}
-    more = set(_ffi.names()) - names - kept
-    if len(more) > 1:  # the notify port of a loop that is not closed yet
+    kept |= {one.mailbox.name for one in _loop._adapters.values() if one.mailbox is not None}
+    if more := set(_ffi.names()) - names - kept:
         pytest.fail(f"the test left rights: {sorted(map(hex, more))}", pytrace=False)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import machio
-from machio import Disposition, Message, _ffi
+from machio import Disposition, Message
 
 # Takes a file over, writes to it, and does not end before it is told to.
 WRITER = """
@@ -23,14 +23,6 @@ async def main():
     sys.stdin.read()
 asyncio.run(main())
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_leaked_names():
-    before = set(_ffi.names())
-    yield
-    asyncio._set_running_loop(None)
-    assert len(set(_ffi.names()) - before) <= 1  # the loop's own port for notifications
 
 
 @pytest.fixture

@@ -10,15 +10,6 @@ import machio
 from machio import Message, NotificationId, PortRightType, ReceiveRight, Supervisor, _ffi, _requests
 
 
-@pytest.fixture(autouse=True)
-def _no_leaked_names():
-    before = set(_ffi.names())
-    yield
-    asyncio._set_running_loop(None)
-    # The notify port of a loop, its mailbox, closes with the loop.
-    assert len(set(_ffi.names()) - before) <= 1
-
-
 class TestSendPossible:
     async def test_at_once_if_there_is_room(self, send):
         await send.send_possible(10)
