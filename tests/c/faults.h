@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -52,6 +53,11 @@ enum fault_call {
     FAULT_SEAL, /* fcntl() to that end, which fails while somebody can write to the file */
     FAULT_DUP,  /* fcntl() again */
     FAULT_MMAP,
+    FAULT_SOCKET,
+    FAULT_CONNECT,
+    FAULT_LISTEN,
+    FAULT_OPENAT,
+    FAULT_FLOCK,
     FAULT_CALLS
 };
 
@@ -126,6 +132,11 @@ FAULT(FAULT_WRITE, ssize_t, write, (int fd, const void *data, size_t length), (f
 FAULT(FAULT_PREAD, ssize_t, pread, (int fd, void *data, size_t length, off_t at),
       (fd, data, length, at))
 
+FAULT(FAULT_SOCKET, int, socket, (int domain, int type, int protocol), (domain, type, protocol))
+FAULT(FAULT_CONNECT, int, connect, (int fd, const struct sockaddr *name, socklen_t length),
+      (fd, name, length))
+FAULT(FAULT_LISTEN, int, listen, (int fd, int backlog), (fd, backlog))
+FAULT(FAULT_FLOCK, int, flock, (int fd, int operation), (fd, operation))
 FAULT(FAULT_PWRITE, ssize_t, pwrite, (int fd, const void *data, size_t length, off_t at),
       (fd, data, length, at))
 FAULT(FAULT_FTRUNCATE, int, ftruncate, (int fd, off_t length), (fd, length))
@@ -154,6 +165,16 @@ int open(const char *path, int flags, ...) {
     mode_t mode = flags & O_CREAT ? va_arg(arguments, mode_t) : 0;
     va_end(arguments);
     return fault_due(FAULT_OPEN) ? -1 : real(path, flags, mode);
+}
+
+int openat(int folder, const char *path, int flags, ...) {
+    int (*real)(int, const char *, int, ...);
+    real = (__typeof__(real))(uintptr_t)dlsym(RTLD_NEXT, "openat");
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(arguments, mode_t) : 0;
+    va_end(arguments);
+    return fault_due(FAULT_OPENAT) ? -1 : real(folder, path, flags, mode);
 }
 
 int fcntl(int fd, int command, ...) {
