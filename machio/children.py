@@ -25,7 +25,7 @@ import contextlib
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
 
@@ -122,6 +122,15 @@ class Child:
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    @overload
+    async def receive_right(
+        self, right_type: Literal[PortRightType.RECEIVE], timeout: float | None = None
+    ) -> ReceiveRight: ...
+    @overload
+    async def receive_right(
+        self, right_type: PortRightType = PortRightType.SEND, timeout: float | None = None
+    ) -> ReceiveRight | SendRight | SendOnceRight: ...
 
     async def receive_right(
         self, right_type: PortRightType = PortRightType.SEND, timeout: float | None = None

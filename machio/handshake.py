@@ -37,7 +37,7 @@ import secrets
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap, tracing
 from ._checkin import ServerState
@@ -94,6 +94,15 @@ class ChildPortHandshake(Closable):
         fd, self._write_fd = self._write_fd, -1
         return _taken(fd, "server_write_fd")
 
+    @overload
+    async def serve(
+        self, right_type: Literal[PortRightType.RECEIVE], timeout: float | None = None
+    ) -> ReceiveRight: ...
+    @overload
+    async def serve(
+        self, right_type: PortRightType, timeout: float | None = None
+    ) -> ReceiveRight | SendRight | SendOnceRight: ...
+
     async def serve(
         self, right_type: PortRightType, timeout: float | None = None
     ) -> ReceiveRight | SendRight | SendOnceRight:
@@ -123,6 +132,16 @@ class ChildPortHandshake(Closable):
         if self._read_fd >= 0 or self._write_fd >= 0:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
             self.close()
+
+
+@overload
+async def serve_fd(
+    fd: int, right_type: Literal[PortRightType.RECEIVE], timeout: float | None = None
+) -> ReceiveRight: ...
+@overload
+async def serve_fd(
+    fd: int, right_type: PortRightType, timeout: float | None = None
+) -> ReceiveRight | SendRight | SendOnceRight: ...
 
 
 async def serve_fd(

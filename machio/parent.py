@@ -16,7 +16,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from ._link import VARIABLE, Link
 from .errors import UsageError
@@ -43,6 +43,16 @@ async def check_in(
     """
     chosen = right.dispositions[0] if disposition is None else disposition
     await _parent().check_in(right, chosen, timeout)
+
+
+@overload
+async def serve(
+    right_type: Literal[PortRightType.RECEIVE], timeout: float | None = None
+) -> ReceiveRight: ...
+@overload
+async def serve(
+    right_type: PortRightType = PortRightType.SEND, timeout: float | None = None
+) -> ReceiveRight | SendRight | SendOnceRight: ...
 
 
 async def serve(
