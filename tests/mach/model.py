@@ -7,6 +7,7 @@ the order in which notifications arrive among messages, and the numbers of names
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -193,7 +194,15 @@ class World:
     """All tasks and what happens between them."""
 
     def __init__(self, tasks: int) -> None:
-        self.tasks = [Task(self, letter) for letter in "ABCDEFGH"[:tasks]]
+        self.tasks: list[Task] = []
+        self.letters = itertools.count(ord("A"))
+        for _ in range(tasks):
+            self.add_task()
+
+    def add_task(self) -> Task:
+        task = Task(self, chr(next(self.letters)))
+        self.tasks.append(task)
+        return task
 
     def drop(self, right: Right) -> None:
         """Destroy a right that no name holds."""

@@ -11,10 +11,11 @@ shortest sequence found.
 from __future__ import annotations
 
 import argparse
+import itertools
 import secrets
 import sys
 from collections import Counter
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 
 import hypothesis
 from child import Child
@@ -29,17 +30,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import DEAD, QUEUE_LIMIT, Message, Name, Once, Port, Right, World
-from replay import NULL, Process, Task
+from replay import NULL, Process, Task, serve_task
 
 from machio._mach import ffi, lib
 
-TASKS = 3
+TASKS, MOST_TASKS = 3, 5
 MADE_OF = {"send": ("copy_send", "move_send"), "recv": ("move_recv", "make_send", "make_once")}
 CHOICE = st.integers(0, 2**16)
 
 
 class Member(Task):
     """A task that can also list its names, and fork."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[Child] = []
 
     def names(self) -> list:
         names, types = ffi.new("mach_port_name_array_t *"), ffi.new("mach_port_type_array_t *")
@@ -63,18 +68,41 @@ class Member(Task):
         kinds = "+".join(kind for kind, is_held in held.items() if is_held)
         return kinds, int(self.refs(name, "send")[1]) if held["send"] else 0
 
-    def fork(self, *names: int) -> list:
-        """Tell what a forked child makes of its parent's names, and of a port of its own."""
+    def fork(self) -> list:
+        """Fork a task that lives on; what it is to do comes through this one."""
+        self.children.append(Child(serve_task, Member))
+        return ["OK", len(self.children) - 1]
 
-        def look(pipe: Connection) -> None:
-            self.me = lib.mach_task_self()
-            seen = sorted({self.type(name)[0] for name in names})
-            pipe.send([seen, self.alloc("recv")[0], len(self.names())])
+    def relay(self, child: int, *words: object) -> list:
+        return self.children[child].ask(words)
 
-        child = Child(look)
-        answer = child.pipe.recv()
-        child.end()
-        return answer
+    def end_child(self, child: int) -> list:
+        return ["OK", self.children[child].end()]
+
+    def types(self, *names: int) -> list:
+        return sorted({self.type(name)[0] for name in names})
+
+
+@dataclass(eq=False)
+class Offspring:
+    """A task that another one has forked."""
+
+    parent: Process | Offspring
+    service: str
+
+    def __post_init__(self) -> None:
+        ok, self.number = self.parent.do("fork")
+        assert ok == "OK"
+
+    def do(self, *words: object) -> list:
+        return self.parent.do("relay", self.number, *words)
+
+    def end(self) -> None:
+        assert self.parent.do("end_child", self.number) == ["OK", 0]
+
+
+def service_name() -> str:
+    return f"rules.{secrets.token_hex(8)}"
 
 
 class Machine(RuleBasedStateMachine):
@@ -83,27 +111,29 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.world = World(TASKS)
-        self.processes = {
-            task: Process(f"rules.{secrets.token_hex(8)}", kind=Member) for task in self.world.tasks
+        self.processes: dict = {
+            task: Process(service_name(), kind=Member) for task in self.world.tasks
         }
         self.base: dict = {}
         self.next_id = 100
-        roots = [(task, self._allocate(task)) for task in self.world.tasks]
-        for process in self.processes.values():
-            assert process.do("open_box", process.service) == ["OK"]
-        given = []
-        for task, root in roots:
-            for other, process in self.processes.items():
-                if other is not task:
-                    giver = self.processes[task]
-                    assert giver.do("give_to", root, "make_send", process.service) == ["OK"]
-                    ok, (_, number) = process.do("take")
-                    assert ok == "OK"
-                    given.append((other, task.take(root, "make_send"), number))
-        for task, right, number in given:
-            task.give(right, number)
         for task, process in self.processes.items():
-            self.base[task] = {name for name, *_ in process.do("names")} - set(task.names)
+            assert process.do("open_box", process.service) == ["OK"]
+            self._allocate(task)
+        for one, other in itertools.permutations(self.world.tasks, 2):
+            self._give_root(one, other)
+
+    def _give_root(self, giver, taker) -> None:
+        """A send right to a port of the giver's, if it has one, goes where rules do not see it."""
+        process, service = self.processes[giver], self.processes[taker].service
+        roots = [number for number, held in sorted(giver.names.items()) if held.receive]
+        if roots:
+            assert process.do("give_to", roots[0], "make_send", service) == ["OK"]
+            ok, (_, number) = self.do(taker, "take")
+            assert ok == "OK"
+            taker.give(giver.take(roots[0], "make_send"), number)
+        for task in (giver, taker):
+            listed = {name for name, *_ in self.do(task, "names")}
+            self.base[task] = listed - set(task.names)
 
     def teardown(self) -> None:
         if not hasattr(self, "processes"):
@@ -111,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         try:
             self.drain()
         finally:
-            for process in self.processes.values():
+            for process in reversed(self.processes.values()):  # children before who forked them
                 process.end()
 
     # --- choosing ---
@@ -353,17 +383,25 @@ class Machine(RuleBasedStateMachine):
 
     # --- rules: processes ---
 
+    @precondition(lambda self: len(self.world.tasks) < MOST_TASKS)
     @rule(choice=CHOICE)
     def fork(self, choice: int) -> None:
-        task = self.choose_task(choice)
-        kinds, allocated, names = self.do(task, "fork", *task.names)
-        assert kinds in ([], ["KERN_INVALID_NAME"])
-        assert (allocated, names <= len(self.base[task])) == ("OK", True)
+        """The child has none of its parent's names; then each gets a right from the other."""
+        parent = self.choose_task(choice)
+        child = self.world.add_task()
+        self.processes[child] = Offspring(self.processes[parent], service_name())
+        assert self.do(child, "types", *parent.names) in ([], ["KERN_INVALID_NAME"])
+        assert self.do(child, "open_box", self.processes[child].service) == ["OK"]
+        self._allocate(child)
+        self._give_root(child, parent)
+        self._give_root(parent, child)
 
     @precondition(lambda self: len(self.world.tasks) > 1 and not self._leaves_requests())
     @rule(choice=CHOICE)
     def exit(self, choice: int) -> None:
         task = self.choose_task(choice)
+        parents = [p.parent for p in self.processes.values() if isinstance(p, Offspring)]
+        hypothesis.assume(self.processes[task] not in parents)
         self.processes.pop(task).end()
         self.world.exit(task)
 
