@@ -315,6 +315,9 @@ _adapters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Adapter] = (
     weakref.WeakKeyDictionary()
 )
 
+# What `current` returned last: most processes have one loop.
+_latest: Callable[[], Adapter | None] = lambda: None  # noqa: E731
+
 
 def kept_rights() -> list[Any]:
     """Return the rights that the loops of this task keep open for their own use."""
@@ -323,9 +326,14 @@ def kept_rights() -> list[Any]:
 
 def current() -> Adapter:
     """Return the running loop's adapter, made on first use. Raises RuntimeError outside a loop."""
+    global _latest
+    latest = _latest()
+    if latest is not None and latest.is_here() and not latest.closed:
+        return latest
     loop = asyncio.get_running_loop()
     adapter = _adapters.get(loop)
     if adapter is not None and adapter.usable():
+        _latest = weakref.ref(adapter)
         return adapter
     for other, stale in list(_adapters.items()):
         if other.is_closed():  # it was closed without asyncio.run's courtesies

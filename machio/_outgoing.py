@@ -121,6 +121,13 @@ class Outgoing:
             buffer.header, bits, remote, local, message.id, payload, size, option, milliseconds
         )
 
+    def send_now(self) -> bool:
+        """Send; False if the queue is full, every right being given back. Raises as `attempt`."""
+        try:
+            return self.attempt(_ffi.SEND_NOW)
+        finally:
+            self.give_back()
+
     def send_blocking(self, timeout: float | None) -> None:
         """Send, blocking the thread while the queue is full, at most `timeout` seconds.
 
@@ -192,7 +199,7 @@ class Outgoing:
 
 def _claim_reply(carried: Carried) -> RightCargo:
     if isinstance(carried, Right) and carried.kind is PortRightType.RECEIVE:
-        return claim((carried, Disposition.MAKE_SEND_ONCE))
+        return RightCargo(carried, Disposition.MAKE_SEND_ONCE)
     claimed = claim(carried)
     if claimed.disposition is Disposition.MOVE_RECEIVE:
         raise UsageError("a receive right cannot be the reply right of a message; make one from it")

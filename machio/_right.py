@@ -99,6 +99,8 @@ class Right(Closable):
         raise NotImplementedError
 
     def __del__(self) -> None:
+        if not getattr(self, "_name", 0):
+            return
         with contextlib.suppress(AttributeError, TypeError):  # the interpreter is going down
             if not self.closed:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)

@@ -35,7 +35,7 @@ from ._incoming import CLASSES, Receiver, adopt
 from ._outgoing import Outgoing
 from ._right import Right
 from .codes import MigCode, ReceiveCode, SendCode
-from .errors import SendTimedOut, WouldBlock, mach_error
+from .errors import WouldBlock, mach_error
 from .messages import Disposition, Message, NotificationId, PortRightType
 
 # Reply ports that an event loop keeps for its next calls.
@@ -214,10 +214,8 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         """
         if _requests.is_awaited(self.name):
             raise WouldBlock(SendCode.TIMED_OUT, "send_nowait")
-        try:
-            Outgoing(message, self, Disposition.COPY_SEND).send_blocking(0)
-        except SendTimedOut as error:
-            raise WouldBlock(error.number, error.call) from None
+        if not Outgoing(message, self, Disposition.COPY_SEND).send_now():
+            raise WouldBlock(SendCode.TIMED_OUT, "mach_msg")
 
     def send_blocking(self, message: Message, timeout: float | None = None) -> None:
         """Send, blocking the thread while the queue is full; otherwise as `send`."""
@@ -236,7 +234,8 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         afterwards ReceiveTimedOut, BadMessageError. Mach: mach_msg, MAKE_SEND_ONCE.
         """
         deadline = Deadline(timeout)
-        idle = _idle_reply_ports()
+        adapter = _loop.current()
+        idle = _idle_reply_ports(adapter)
         port = idle.pop() if idle else ReceiveRight.allocate()
         try:
             waits = _requests.is_awaited(self._name)
@@ -248,7 +247,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
             port.close()  # and with it the answer, whenever it comes
             raise
         # A send-once right is good for one message: nothing more can come to this port.
-        if len(idle) < _IDLE_REPLY_PORTS and _loop.current().usable():
+        if len(idle) < _IDLE_REPLY_PORTS and adapter.usable():
             idle.append(port)
         else:
             port.close()
@@ -304,7 +303,8 @@ class SendOnceRight(_Sender):
 
         On failure the right stays with the caller, and otherwise all is as with `SendRight.send`.
         """
-        Outgoing(message, self, Disposition.MOVE_SEND_ONCE).send_blocking(0)
+        if not Outgoing(message, self, Disposition.MOVE_SEND_ONCE).send_now():
+            raise mach_error(SendCode.TIMED_OUT, "mach_msg")
 
 
 class PortSet(Receiver["tuple[ReceiveRight | None, Message]"]):
@@ -353,9 +353,8 @@ class PortSet(Receiver["tuple[ReceiveRight | None, Message]"]):
         _ffi.mod_refs(name, PortRightType.PORT_SET, -1)
 
 
-def _idle_reply_ports() -> list[ReceiveRight]:
-    """Return the running loop's reply ports that no call uses; closed with its adapter."""
-    adapter = _loop.current()
+def _idle_reply_ports(adapter: _loop.Adapter) -> list[ReceiveRight]:
+    """Return the loop's reply ports that no call uses; closed with its adapter."""
     if adapter.reply_ports is None:
         adapter.reply_ports = []
         adapter.at_close(lambda idle=adapter.reply_ports: _close_all(idle))  # type: ignore[misc]

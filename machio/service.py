@@ -35,6 +35,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 from . import bootstrap
+from ._loop import Line
 from ._miglayout import make_error
 from ._subsystem import Subsystem
 from .codes import KernCode, MigCode, ReceiveCode, split
@@ -105,9 +106,10 @@ class Service:
         self._wanted = ports
         self._deadline = deadline
         self._allow = allow
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._room = Line()  # for a request more to be handled
         self._ports: dict[Place, ReceiveRight] = {}
-        self._places: dict[int, Place] = {}  # by the names of the ports
+        self._at: dict[int, dict[int, Handler]] = {}  # the handlers by the names of the ports
         self._set: PortSet | None = None
         self._handlers: dict[Place | None, dict[int, Handler]] = {None: {}}  # None: at all ports
         self._stopped = False
@@ -145,7 +147,7 @@ class Service:
             except KernError as error:
                 if error.code is not KernCode.ALREADY_IN_SET:
                     raise
-            self._places[port.name] = place
+            self._at[port.name] = self._handlers.setdefault(place, {})
 
     async def __aexit__(
         self,
@@ -266,27 +268,28 @@ class Service:
 
     async def _receive(self, ports: PortSet) -> None:
         await asyncio.sleep(0)  # `serve` has to know this task before a handler stops the service
+        loop = asyncio.get_running_loop()
         while True:
-            await self._slots.acquire()
+            if not self._may_begin():
+                await self._room.stand(self._may_begin, None)
             try:
                 _, request = await ports.receive()
             except (BadMessageError, ReceiveError) as error:
-                self._slots.release()
                 # The message is gone, and its sender learns that: the reply right was in it.
                 if isinstance(error, ReceiveError) and split(error.number)[0] not in _LOST:
                     raise
                 _log.warning("a message could not be received: %s", error)
-            except BaseException:
-                self._slots.release()
-                raise
             else:
-                task = asyncio.ensure_future(self._handle(request))
+                task = loop.create_task(self._handle(request))
                 self._busy.add(task)
                 task.add_done_callback(self._handled)
 
+    def _may_begin(self) -> bool | None:
+        return len(self._busy) < self._concurrency or None
+
     def _handled(self, task: asyncio.Task[None]) -> None:
         self._busy.discard(task)
-        self._slots.release()
+        self._room.wake()
 
     async def _finish(self) -> None:
         while self._busy:
@@ -307,25 +310,25 @@ class Service:
                 _send(request, answer)
 
     async def _answer(self, request: Message) -> Message | None:
-        sender = request.sender
         by_system = request.is_notification
         handler = self._handler(request)
+        limit: asyncio.Timeout | None = None
         if handler is None or (request.id in _NOTIFICATIONS and not by_system):
             return make_error(request.id, MigCode.BAD_ID)
         try:
-            if (
-                self._allow is not None
-                and not by_system
-                and (sender is None or not self._allow(sender))
-            ):
-                _log.warning("%s may not send %d here", sender, request.id)
-                return make_error(request.id, KernCode.NO_ACCESS)
+            if self._allow is not None and not by_system:
+                sender = request.sender
+                if sender is None or not self._allow(sender):
+                    _log.warning("%s may not send %d here", sender, request.id)
+                    return make_error(request.id, KernCode.NO_ACCESS)
+            if self._deadline is None:
+                return await handler(request)
             async with asyncio.timeout(self._deadline) as limit:
                 return await handler(request)
         except RoutineError as error:
             return make_error(request.id, error.number)
         except TimeoutError as error:
-            if limit.expired():
+            if limit is not None and limit.expired():
                 _log.warning("request %d took longer than %s s", request.id, self._deadline)
                 return make_error(request.id, KernCode.OPERATION_TIMED_OUT)
             return _failed(request, error)
@@ -333,11 +336,8 @@ class Service:
             return _failed(request, error)
 
     def _handler(self, request: Message) -> Handler | None:
-        place = self._places.get(request.port)
-        for handlers in (self._handlers.get(place, {}), self._handlers[None]):
-            if request.id in handlers:
-                return handlers[request.id]
-        return None
+        here = self._at.get(request.port, {}).get(request.id)
+        return self._handlers[None].get(request.id) if here is None else here
 
 
 def _failed(request: Message, error: Exception) -> Message:

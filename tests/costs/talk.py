@@ -1,26 +1,41 @@
 """Two tasks of one loop send each other messages and wait for them, for `test_costs.py`.
 
-    python talk.py syscalls COUNT   between two SIGUSR1, for count.c
-    python talk.py calls COUNT      prints how many functions were called, those in C included
+    python talk.py messages|service syscalls COUNT   between two SIGUSR1, for count.c
+    python talk.py messages|service calls COUNT      prints how many functions were called, in C too
 
-COUNT round trips. In one process, so that it goes the same way each time.
+COUNT round trips: of messages, or calls of a service's typed routine. In one process, so that it
+goes the same way each time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated
 
-from machio import Message, ReceiveRight
+from machio import Message, ReceiveRight, Service, mig
 
+Data = Annotated[bytes, mig.Bytes(64)]
+Trip = Callable[[], Awaitable[object]]
 BODY = bytes(64)
 WARM_UP = 20
 
 
-async def main(what: str, count: int) -> None:
-    """Make round trips, counted."""
+class Echo(mig.Subsystem, base=7000):
+    """A routine that gives back what it gets."""
+
+    @mig.routine
+    async def echo(self, data: Data) -> Data:
+        return data
+
+
+@contextlib.asynccontextmanager
+async def messages() -> AsyncIterator[Trip]:
+    """Yield what makes a round trip with two ports."""
     with (
         ReceiveRight.allocate() as here,
         ReceiveRight.allocate() as there,
@@ -33,30 +48,53 @@ async def main(what: str, count: int) -> None:
                 message = await there.receive()
                 await to_here.send(Message(1, message.body))
 
-        async def ask(trips: int) -> None:
-            for _ in range(trips):
-                await to_there.send(Message(1, BODY))
-                await here.receive()
+        async def trip() -> None:
+            await to_there.send(Message(1, BODY))
+            await here.receive()
 
         answering = asyncio.create_task(answer())
-        await ask(WARM_UP)
-        if what == "syscalls":
-            os.kill(os.getpid(), signal.SIGUSR1)
-            await ask(count)
-            os.kill(os.getpid(), signal.SIGUSR1)
-        else:
-            calls = 0
-
-            def profile(frame: object, event: str, argument: object) -> None:
-                nonlocal calls
-                calls += event in ("call", "c_call")
-
-            sys.setprofile(profile)
-            await ask(count)
-            sys.setprofile(None)
-            print(calls)
+        yield trip
         answering.cancel()
 
 
+@contextlib.asynccontextmanager
+async def service() -> AsyncIterator[Trip]:
+    """Yield what calls a service."""
+    port = ReceiveRight.allocate()
+    with port.make_send() as send:
+        async with Service(port) as service:
+            service.add(Echo())
+            serving = asyncio.create_task(service.serve())
+            client = Echo.client(send)
+            yield lambda: client.echo(BODY)
+            service.stop()
+            await serving
+
+
+async def main(subject: str, what: str, count: int) -> None:
+    """Make round trips, counted."""
+    calls = 0
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    def mark() -> None:
+        if what == "syscalls":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            sys.setprofile(None if sys.getprofile() else profile)
+
+    async with {"messages": messages, "service": service}[subject]() as trip:
+        for _ in range(WARM_UP):
+            await trip()
+        mark()
+        for _ in range(count):
+            await trip()
+        mark()
+    if what == "calls":
+        print(calls)
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
