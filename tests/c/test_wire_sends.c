@@ -113,6 +113,26 @@ TEST(a_dead_port_is_no_destination_whatever_its_queue) {
     }
 }
 
+TEST(a_dead_port_takes_no_reference) {
+    mach_port_urefs_t urefs;
+    for (int shut = 0; shut < 2; shut++) {
+        set_up(5);
+        CHECK_EQ(mach_port_mod_refs(SELF, port, MACH_PORT_RIGHT_SEND, 2), KERN_SUCCESS);
+        CHECK_EQ(send_to(port, MACH_MSG_TYPE_MOVE_SEND, 0), MACH_MSG_SUCCESS);
+        if (shut)
+            shutdown(peer.tx, SHUT_RDWR);
+        else
+            die();
+        CHECK_EQ(send_to(port, MACH_MSG_TYPE_MOVE_SEND, 0), MACH_SEND_INVALID_DEST);
+        nothing_was_taken(port);
+        mach_port_right_t right = shut ? MACH_PORT_RIGHT_SEND : MACH_PORT_RIGHT_DEAD_NAME;
+        CHECK_EQ(mach_port_get_refs(SELF, port, right, &urefs), KERN_SUCCESS);
+        CHECK_EQ(urefs, 2);
+        mach_port_deallocate(SELF, port);
+        tear_down();
+    }
+}
+
 TEST(a_port_that_was_shut_down_is_no_destination_but_lives) {
     for (unsigned credits = 0; credits < 6; credits += 5) {
         mach_port_urefs_t urefs;

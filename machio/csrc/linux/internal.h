@@ -108,6 +108,7 @@ struct mio_source {
         struct mio_once *once; /* ONCE_RX, ONCE_TX */
     };
     uint32_t noticed; /* the epoll events that mio_task.notice watches it for; 0: not there */
+    bool wanted;      /* for somebody's sake */
 };
 
 /* ---- ports ------------------------------------------------------------------------------- */
@@ -371,9 +372,10 @@ struct mio_task {
     struct mio_port *bootstrap; /* the bootstrap port; tx == -1 until connected */
 
     int notice;          /* epoll of everything whose change causes a notification; -1: none */
-    unsigned noticed;    /* how many sources it watches */
+    unsigned wanted;     /* how many sources it watches for somebody's sake */
     unsigned armed;      /* armed send-possible requests on remote ports */
-    int tick;            /* a timer in `notice` while `armed`: looks for lost credits; or -1 */
+    int tick;            /* a timer in `notice`: looks for lost credits; or -1 */
+    bool ticking;        /* it runs */
     struct mio_list kqs; /* mio_kq.link */
     int marker;          /* an eventfd that is always readable: makes a kqueue readable */
     int null;            /* /dev/null, where taken credits go */
@@ -841,14 +843,16 @@ void mio_notice_update_port(struct mio_port *port);
 void mio_notice_update_once(struct mio_once *once);
 bool mio_notice_open(void);                      /* false: no descriptors */
 void mio_notice_left(struct mio_source *source); /* it was taken out of mio_task.notice */
-void mio_notice_set_tick(void);                  /* mio_task.armed became 0, or is no longer */
+void mio_notice_start_tick(void);                /* if mio_task.armed is not 0 */
 void mio_notice_forget_watcher(void);            /* fork child: the thread is not here */
 /* A remote port's tx is about to be closed. */
 void mio_notice_forget_room(struct mio_port *port);
-/* Whether a notification may be due: what is watched is more than the bootstrap server's life. */
-bool mio_notice_expects(void);
-/* Looks at everything watched and sends what is due; true if anything was sent. */
+/*
+ * Looks at everything watched, if it is more than the bootstrap server's life, and sends what is
+ * due; true if anything was sent.
+ */
 bool mio_notice_poll(void);
+bool mio_notice_take(void); /* the same, whatever is watched: mio_task.notice became readable */
 
 /* ---- fileport.c ---------------------------------------------------------------------------- */
 

@@ -229,7 +229,7 @@ void mio_kq_collect(struct mio_kq *kq) {
     if (n <= 0 || !ours)
         mio_kq_check(kq);
     if (notice)
-        mio_notice_poll();
+        mio_notice_take();
 }
 
 static int64_t monotonic(void) {

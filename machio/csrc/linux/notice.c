@@ -29,8 +29,8 @@ static bool watcher_runs;
 static bool requests_watched(void) {
     const struct mio_port *bootstrap = mio_task.bootstrap;
     unsigned own =
-        bootstrap != NULL && bootstrap->cr.noticed != 0 && mio_list_empty(&bootstrap->requests);
-    return mio_task.noticed > own;
+        bootstrap != NULL && bootstrap->cr.wanted && mio_list_empty(&bootstrap->requests);
+    return mio_task.wanted > own;
 }
 
 static void *watch(void *unused) {
@@ -44,7 +44,7 @@ static void *watch(void *unused) {
                                 {.fd = mio_task.notice, .events = POLLIN}};
         struct mio_deadline never = mio_deadline_never();
         mio_wait(&watcher, fds, 2, &never);
-        mio_notice_poll();
+        mio_notice_take();
     }
     watcher.fd = -1;
     watcher_runs = false;
@@ -80,26 +80,41 @@ bool mio_notice_open(void) {
     return mio_task.notice >= 0;
 }
 
-/* events 0: not to be watched. HUP and ERR are always reported. */
-static void notice(struct mio_source *source, uint32_t events) {
-    if (source->fd < 0 || events == source->noticed || (events != 0 && !mio_notice_open()))
+static void want(struct mio_source *source, bool wanted) {
+    if (wanted == source->wanted)
         return;
+    mio_task.wanted += wanted ? 1u : -1u;
+    source->wanted = wanted;
+    if (!wanted && !requests_watched() && watcher.fd >= 0)
+        mio_wake(&watcher);
+}
+
+/*
+ * events 0: not to be watched. HUP and ERR are always reported. A credit pipe stays registered for
+ * what happens to it but once, its end: whoever waits for room there does so again and again.
+ */
+static void notice(struct mio_source *source, uint32_t events) {
+    bool wanted = events != 0;
+    if (source->fd < 0 || (wanted && !mio_notice_open()))
+        return;
+    if (!wanted && source->noticed != 0 && source->kind == MIO_SOURCE_CR)
+        events = EPOLLHUP;
     int op = events == 0 ? EPOLL_CTL_DEL : source->noticed == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
     struct epoll_event event = {.events = events,
                                 .data.u64 = MIO_WATCH_SOURCE | (uint32_t)source->fd};
-    if (epoll_ctl(mio_task.notice, op, source->fd, &event) != 0)
-        return;
-    mio_task.noticed += op == EPOLL_CTL_ADD;
-    if (op == EPOLL_CTL_DEL)
-        mio_notice_left(source);
-    source->noticed = events;
+    if (events != source->noticed) {
+        if (epoll_ctl(mio_task.notice, op, source->fd, &event) != 0)
+            return;
+        if (op == EPOLL_CTL_DEL)
+            mio_notice_left(source);
+        source->noticed = events;
+    }
+    want(source, wanted);
 }
 
 void mio_notice_left(struct mio_source *source) {
     source->noticed = 0;
-    mio_task.noticed--;
-    if (!requests_watched() && watcher.fd >= 0)
-        mio_wake(&watcher);
+    want(source, false);
 }
 
 static bool notify_is_foreign(const struct mio_request *request) {
@@ -150,35 +165,40 @@ void mio_notice_update_once(struct mio_once *once) {
     notice(&once->source, once->request != NULL ? EPOLLHUP : 0);
 }
 
-/* Lost credits announce themselves by nothing; while someone waits for room, look now and then. */
-void mio_notice_set_tick(void) {
-    bool wanted = mio_task.armed > 0;
-    if (wanted == (mio_task.tick >= 0))
-        return;
-    if (!wanted) {
-        epoll_ctl(mio_task.notice, EPOLL_CTL_DEL, mio_task.tick, NULL);
-        close(mio_task.tick);
-        mio_task.tick = -1;
-        return;
-    }
-    if (!mio_notice_open())
-        return;
-    struct itimerspec every = {.it_interval = {.tv_sec = 1}, .it_value = {.tv_sec = 1}};
+static bool open_tick(void) {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = MIO_WATCH_TICK};
+    if (mio_task.tick >= 0)
+        return true;
+    if (!mio_notice_open())
+        return false;
     mio_task.tick = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (mio_task.tick < 0)
-        return;
-    if (timerfd_settime(mio_task.tick, 0, &every, NULL) != 0 ||
+    if (mio_task.tick >= 0 &&
         epoll_ctl(mio_task.notice, EPOLL_CTL_ADD, mio_task.tick, &event) != 0) {
         close(mio_task.tick);
         mio_task.tick = -1;
     }
+    return mio_task.tick >= 0;
+}
+
+/*
+ * Lost credits announce themselves by nothing; while someone waits for room, look now and then. The
+ * timer goes on when nobody waits any more, until it finds so: waits follow each other quickly.
+ */
+void mio_notice_start_tick(void) {
+    const struct itimerspec every = {.it_interval = {.tv_sec = 1}, .it_value = {.tv_sec = 1}};
+    if (mio_task.armed > 0 && !mio_task.ticking && open_tick())
+        mio_task.ticking = timerfd_settime(mio_task.tick, 0, &every, NULL) == 0;
 }
 
 static void on_tick(void) {
+    const struct itimerspec never = {0};
     uint64_t times;
     if (read(mio_task.tick, &times, sizeof times) < 0)
         return;
+    if (mio_task.armed == 0) {
+        mio_task.ticking = timerfd_settime(mio_task.tick, 0, &never, NULL) != 0;
+        return;
+    }
     for (unsigned i = 0; i < MIO_HASH; i++) {
         for (struct mio_port *port = mio_task.by_cookie[i]; port != NULL; port = port->hash_next) {
             MIO_EACH(item, &port->requests) {
@@ -214,23 +234,20 @@ static bool on_source(struct mio_source *source, uint32_t events) {
     }
 }
 
-bool mio_notice_expects(void) {
-    return requests_watched() || mio_task.tick >= 0;
+bool mio_notice_poll(void) {
+    return requests_watched() && mio_notice_take();
 }
 
-bool mio_notice_poll(void) {
+bool mio_notice_take(void) {
     struct epoll_event events[32];
     bool any = false;
     int n;
-    if (mio_task.notice < 0 || (mio_task.noticed == 0 && mio_task.tick < 0))
-        return false;
     do {
         bool progress = false;
         n = epoll_wait(mio_task.notice, events, 32, 0);
         for (int i = 0; i < n; i++) {
             if (events[i].data.u64 == MIO_WATCH_TICK) {
-                if (mio_task.tick >= 0)
-                    on_tick();
+                on_tick();
                 continue;
             }
             struct mio_source *source = mio_source_find((int)(uint32_t)events[i].data.u64);

@@ -254,8 +254,7 @@ static mach_msg_return_t try_receive(const struct target *target, mach_msg_heade
                                      struct found *ret) {
     struct mio_port *port = target->port;
     bool shortage;
-    if (mio_notice_expects())
-        mio_notice_poll(); /* what has happened is told before what is queued since */
+    mio_notice_poll(); /* what has happened is told before what is queued since */
     struct mio_kmsg *kmsg = port != NULL ? mio_port_dequeue(port, &shortage)
                                          : dequeue_set(target->set, &port, &shortage);
     if (shortage)
@@ -335,7 +334,7 @@ static kern_return_t wait_for_message(const struct target *target,
     kern_return_t kr = mio_wait(&waiter, fds, (unsigned)n, deadline);
     mio_list_remove(&waiter.link);
     if (fds[1].revents != 0)
-        mio_notice_poll();
+        mio_notice_take();
     if (target->port != NULL) {
         tell(target->port, fds + 3, n - 3);
         mio_port_unref(target->port);

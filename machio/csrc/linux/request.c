@@ -18,7 +18,7 @@ static void recount(struct mio_request *request) {
     if (remote != request->ticking)
         mio_task.armed += remote ? 1u : -1u;
     request->ticking = remote;
-    mio_notice_set_tick();
+    mio_notice_start_tick();
 }
 
 static void disarm(struct mio_request *request) {

@@ -118,7 +118,9 @@ static struct presumption presume_alive(const mach_msg_header_t *msg) {
     if (dest == NULL || msg->msgh_bits & MACH_MSGH_BITS_COMPLEX ||
         (reply_type != 0 && reply_type != MACH_MSG_TYPE_MAKE_SEND_ONCE) || !holds(dest, dest_type))
         return ret;
-    if (dest_type == MACH_MSG_TYPE_COPY_SEND && mio_port_presume_alive(dest->port))
+    bool spare = dest->urefs > 1 && dest->urefs < MIO_UREFS_MAX; /* a move only counts down */
+    if ((dest_type == MACH_MSG_TYPE_COPY_SEND || (dest_type == MACH_MSG_TYPE_MOVE_SEND && spare)) &&
+        mio_port_presume_alive(dest->port))
         ret.port = dest->port;
     else if (dest_type == MACH_MSG_TYPE_MOVE_SEND_ONCE && dest->request == NULL &&
              mio_once_presume_alive(dest->once))
@@ -134,8 +136,11 @@ static bool was_dead(const struct presumption *presumed) {
 }
 
 /* As if the message had never been made. Ownership: consumes it. */
-static void put_back(mach_port_name_t dest_name, struct mio_kmsg *kmsg) {
-    struct mio_entry *entry;
+static void put_back(const mach_msg_header_t *msg, struct mio_kmsg *kmsg) {
+    mach_port_name_t dest_name = msg->msgh_remote_port;
+    struct mio_entry *entry = mio_space_lookup(dest_name);
+    if (entry != NULL && MACH_MSGH_BITS_REMOTE(msg->msgh_bits) == MACH_MSG_TYPE_MOVE_SEND)
+        entry->urefs++;
     if (kmsg->reply.kind == MIO_RIGHT_ONCE)
         mio_once_free(kmsg->reply.once);
     kmsg->reply.kind = MIO_RIGHT_NULL;
@@ -410,7 +415,7 @@ static mach_msg_return_t send_locked(mach_msg_header_t *msg, mach_msg_option_t o
             return MACH_MSG_SUCCESS;
         mio_task.hold++; /* nothing is presumed any more, also of the rights in the message */
         if (was_dead(&presumed)) {
-            put_back(dest_name, kmsg);
+            put_back(msg, kmsg);
             return MACH_SEND_INVALID_DEST;
         }
         presumed = (struct presumption){0};

@@ -44,6 +44,7 @@ int mio_source_set(struct mio_source *source, int fd) {
         return -1;
     source->fd = fd;
     source->noticed = 0;
+    source->wanted = false;
     mio_task.sources[fd] = source;
     return 0;
 }
