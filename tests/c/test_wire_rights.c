@@ -84,6 +84,39 @@ TEST(a_send_right_comes_home) {
     end();
 }
 
+TEST(both_rights_of_a_port_may_come_at_once) {
+    for (int receive_first = 0; receive_first < 2; receive_first++) {
+        struct foreign peer;
+        begin();
+        make_foreign(&peer);
+        struct raw raw = raw_complex(2);
+        raw.rights[1] = raw_send_right(&raw, &peer);
+        raw.rights[2] = raw_receive_right(&raw, &peer);
+        raw.rights[2].fd[1] = raw.rights[1].fd[0]; /* one descriptor, in both */
+        raw.fds[3] = peer.cw;
+        raw.rights[2].fd[2] = 3;
+        raw.head.nfds = (uint16_t)(raw.nfds = 4);
+        if (receive_first) {
+            struct mio_wire_right first = raw.rights[1];
+            raw.rights[1] = raw.rights[2], raw.rights[2] = first;
+        }
+        transmit(out, &raw);
+        struct mio_kmsg *kmsg = receive_message(in);
+        struct mio_port *port = kmsg->rights[0].port;
+        CHECK(kmsg->rights[1].port == port);
+        CHECK_EQ(port->state, MIO_PORT_LOCAL);
+        raw = raw_complex(1); /* and one more */
+        raw.rights[1] = raw_send_right(&raw, &peer);
+        transmit(out, &raw);
+        struct mio_kmsg *later = receive_message(in);
+        CHECK(later->rights[0].port == port);
+        mio_kmsg_destroy(later);
+        mio_kmsg_destroy(kmsg);
+        close_foreign(&peer);
+        end();
+    }
+}
+
 /* ---- send-once rights -------------------------------------------------------------------- */
 
 TEST(a_send_once_right_leaves_and_comes_home) {

@@ -60,7 +60,8 @@ static bool recognise(struct mio_slot *slot, int tx) {
     slot->cookie = mio_socket_cookie(tx);
     const struct mio_port *port = slot->cookie != 0 ? mio_port_by_cookie(slot->cookie) : NULL;
     slot->known = port != NULL && port->kind != MIO_PORT_FILE;
-    slot->pipe = slot->known ? port->pipe : 0;
+    if (slot->known)
+        slot->pipe = port->pipe;
     return slot->cookie != 0;
 }
 
