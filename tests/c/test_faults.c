@@ -9,11 +9,9 @@
  *
  * Two processes, introduced to each other through a bare socket pair. Only the parent's calls fail.
  */
-#include "check.h"
 #include "faults.h"
-#include "internal.h"
+#include "ports.h"
 
-#include <mach/mach.h>
 #include <mach/mach_vm.h>
 #include <machio_memory.h>
 #include <signal.h>
@@ -21,7 +19,6 @@
 #include <sys/fileport.h>
 #include <sys/wait.h>
 
-#define SELF mach_task_self()
 #define BODY 8192   /* more than fits a frame: it travels in a memfd */
 #define MEMORY 5000 /* a region, whose file travels itself */
 
@@ -72,16 +69,6 @@ static const struct {
 
 static mach_port_t mine, other; /* my port; a send right to the other task's */
 static int line;                /* to the other process */
-
-static mach_port_t new_port(void) {
-    mach_port_t name;
-    CHECK_EQ(mach_port_allocate(SELF, MACH_PORT_RIGHT_RECEIVE, &name), KERN_SUCCESS);
-    return name;
-}
-
-static void destroy_port(mach_port_t name) {
-    CHECK_EQ(mach_port_mod_refs(SELF, name, MACH_PORT_RIGHT_RECEIVE, -1), KERN_SUCCESS);
-}
 
 static mach_msg_return_t send_to(mach_port_t name, unsigned disposition, int id) {
     mach_msg_header_t message = {.msgh_bits = MACH_MSGH_BITS(disposition, 0),
