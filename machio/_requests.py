@@ -139,10 +139,11 @@ class _Mailbox:
         # Without MACH_RCV_LARGE: what is too large for a notification is destroyed unread.
         option = _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT
         try:
-            while (code := _ffi.receive(buffer, self.name, option)) != ReceiveCode.TIMED_OUT:
-                if code == 0:
+            while True:
+                code = _ffi.receive_now(buffer.header, option, buffer.size, self.name)
+                if code <= _ffi.RECEIVED_LAST:
                     self._deliver(buffer)
-                elif code != ReceiveCode.TOO_LARGE:
+                if code not in (0, ReceiveCode.TOO_LARGE):
                     return
         finally:
             _ffi.return_buffer(buffer)
@@ -205,17 +206,23 @@ def is_awaited(name: int) -> bool:
 
 
 async def wait_for_room(
-    name: int, attempt: Callable[[], T | None], timeout: float | None
+    name: int, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
 ) -> T | None:
     """Return what `attempt` returns once it is this task's turn and that is not None.
 
-    `attempt` sends with MACH_SEND_NOTIFY and without blocking; a request is registered before each
-    attempt. None: the timeout (seconds) has passed. Mach: mach_port_request_notification.
+    `attempt` sends with MACH_SEND_NOTIFY and without blocking; where it did so in vain a request is
+    registered, and it is made again. `attempted` says that the caller has just done the first.
+    None: the timeout (seconds) has passed. Mach: mach_port_request_notification.
     """
     adapter = _loop.current()
     slot, member = _enter(name, adapter)
 
     def armed() -> T | None:
+        nonlocal attempted
+        result = None if attempted else attempt()
+        attempted = False
+        if result is not None:
+            return result
         try:
             slot.register(adapter)
         except MachError:

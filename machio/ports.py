@@ -194,15 +194,16 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         waits = _requests.is_awaited(self._name)
         outgoing = Outgoing(message, self, Disposition.COPY_SEND)
         if waits or not outgoing.attempt(_ffi.SEND_NOW):
-            await self._send_later(outgoing, timeout)
+            await self._send_later(outgoing, timeout, attempted=not waits)
 
-    async def _send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
-        option = _ffi.SEND_NOW | _ffi.SEND_NOTIFY
+    async def _send_later(
+        self, outgoing: Outgoing, timeout: float | None, *, attempted: bool
+    ) -> None:
+        def attempt() -> bool | None:
+            return outgoing.attempt(_ffi.SEND_NOW | _ffi.SEND_NOTIFY) or None
+
         try:
-            sent = await _requests.wait_for_room(
-                self.name, lambda: outgoing.attempt(option) or None, timeout
-            )
-            if not sent:
+            if not await _requests.wait_for_room(self.name, attempt, timeout, attempted=attempted):
                 raise mach_error(SendCode.TIMED_OUT, "mach_msg")
         finally:
             outgoing.give_back()
@@ -241,7 +242,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
             waits = _requests.is_awaited(self._name)
             outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
             if waits or not outgoing.attempt(_ffi.SEND_NOW):
-                await self._send_later(outgoing, timeout)
+                await self._send_later(outgoing, timeout, attempted=not waits)
             answer = await port.receive(deadline.seconds())
         except BaseException:
             port.close()  # and with it the answer, whenever it comes

@@ -1,10 +1,10 @@
 """Two tasks of one loop send each other messages and wait for them, for `test_costs.py`.
 
-    python talk.py messages|service syscalls COUNT   between two SIGUSR1, for count.c
-    python talk.py messages|service calls COUNT      prints how many functions were called, in C too
+    python talk.py SUBJECT syscalls COUNT   between two SIGUSR1, for count.c
+    python talk.py SUBJECT calls COUNT      prints how many functions were called, in C too
 
-COUNT round trips: of messages, or calls of a service's typed routine. In one process, so that it
-goes the same way each time.
+COUNT round trips: of `messages`, calls of a `service`'s typed routine, or pairs of messages of
+which the second waits for `room`. In one process, so that it goes the same way each time.
 """
 
 from __future__ import annotations
@@ -71,6 +71,27 @@ async def service() -> AsyncIterator[Trip]:
             await serving
 
 
+@contextlib.asynccontextmanager
+async def room() -> AsyncIterator[Trip]:
+    """Yield what sends two messages to a port that holds one, and receives them."""
+    with ReceiveRight.allocate(queue_limit=1) as port, port.make_send() as send:
+
+        async def pour() -> None:
+            await send.send(Message(1, BODY))
+            await send.send(Message(2, BODY))
+
+        async def trip() -> None:
+            pouring = asyncio.create_task(pour())
+            await port.receive()
+            await port.receive()
+            await pouring
+
+        yield trip
+
+
+SUBJECTS = {"messages": messages, "service": service, "room": room}
+
+
 async def main(subject: str, what: str, count: int) -> None:
     """Make round trips, counted."""
     calls = 0
@@ -85,7 +106,7 @@ async def main(subject: str, what: str, count: int) -> None:
         else:
             sys.setprofile(None if sys.getprofile() else profile)
 
-    async with {"messages": messages, "service": service}[subject]() as trip:
+    async with SUBJECTS[subject]() as trip:
         for _ in range(WARM_UP):
             await trip()
         mark()
