@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ import pytest
 from test_c import CC, CFLAGS, ROOT
 from test_examples import EXAMPLES, PATIENCE, PYTHON, assert_in_order, run
 
-from machio import mig
+import machio
+from machio import MigCode, mig
 
 sys.path.insert(0, str(EXAMPLES))
 
-from calculator import Calculator
+from calculator import SERVICE, Calculator
 
 # What either client prints is the same in substance, whoever the server is.
 FROM_PYTHON = [
@@ -153,6 +155,40 @@ def test_a_server_in_c(c_examples, env):
         with as_it_was(server):
             for _ in range(4):
                 call()
+
+
+@pytest.mark.timeout(300)
+async def test_a_server_in_c_believes_no_descriptor(c_examples, bootstrap_server):
+    def sums(numbers, listeners, *descriptors):
+        body = bytes((0, 0, 0, 0, 1, 0, 0, 0)) + struct.pack("=II", numbers, listeners)
+        return machio.Message(Calculator.routines["sums"].id, body, descriptors=descriptors)
+
+    with (
+        running([str(c_examples / "calculator"), "serve"], os.environ) as server,
+        await machio.bootstrap.look_up(SERVICE) as right,
+        machio.ReceiveRight.allocate() as port,
+    ):
+        made = machio.RightArray([port] * 2, machio.Disposition.MAKE_SEND)
+        moved = machio.RightArray([port.make_send_once()])
+        many = machio.RightArray([port] * 9, machio.Disposition.MAKE_SEND)
+        with as_it_was(server):
+            for message, code in [
+                (sums(16, 2, bytes(16), made), 0),
+                (sums(0, 0, b"", machio.RightArray([])), 0),
+                (sums(17, 2, bytes(16), made), MigCode.TYPE_ERROR),
+                (sums(16, 3, bytes(16), made), MigCode.TYPE_ERROR),
+                (sums(16, 1, bytes(16), moved), MigCode.TYPE_ERROR),
+                (sums(2, 16, made, bytes(16)), MigCode.TYPE_ERROR),
+                (sums(16, 16, bytes(16), bytes(16)), MigCode.TYPE_ERROR),
+                (sums(16, 9, bytes(16), many), MigCode.BAD_ARGUMENTS),
+                (sums(1 << 21, 2, bytes(1 << 21), made), MigCode.BAD_ARGUMENTS),
+                (sums(15, 2, bytes(15), made), machio.KernCode.INVALID_VALUE),
+                (sums(16, 2, bytes(16)), MigCode.BAD_ARGUMENTS),
+            ]:
+                with await right.call(message, PATIENCE) as reply:
+                    assert bool(reply.descriptors) == (code == 0)
+                    assert code == 0 or struct.unpack_from("=i", reply.body, 8) == (code,)
+        await port.no_senders(PATIENCE)
 
 
 def test_the_structures_for_c_have_the_sizes_of_the_messages(tmp_path):
