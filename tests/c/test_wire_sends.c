@@ -312,4 +312,30 @@ TEST(a_right_that_died_is_a_dead_name) {
     tear_down();
 }
 
+TEST(a_right_that_died_is_dropped_as_one_that_lives) {
+    mach_port_type_t type;
+    set_up(5);
+    mach_port_t right = a_right_that_died();
+    CHECK_EQ(mach_port_deallocate(SELF, right), KERN_SUCCESS);
+    CHECK_EQ(mach_port_type(SELF, right, &type), KERN_INVALID_NAME);
+    CHECK_EQ(mach_port_mod_refs(SELF, port, MACH_PORT_RIGHT_SEND, 1), KERN_SUCCESS);
+    die();
+    CHECK_EQ(mach_port_deallocate(SELF, port), KERN_SUCCESS);
+    is_dead_name(port);
+    tear_down();
+}
+
+/* Its death is told first, and brings a reference that outlives the one that is dropped. */
+TEST(whose_death_is_to_be_told_is_asked_before_it_is_dropped) {
+    mach_port_t previous;
+    set_up(5);
+    CHECK_EQ(mach_port_request_notification(SELF, port, MACH_NOTIFY_DEAD_NAME, 0, reply,
+                                            MACH_MSG_TYPE_MAKE_SEND_ONCE, &previous),
+             KERN_SUCCESS);
+    die();
+    CHECK_EQ(mach_port_deallocate(SELF, port), KERN_SUCCESS);
+    is_dead_name(port);
+    tear_down();
+}
+
 CHECK_MAIN()

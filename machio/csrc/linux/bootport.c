@@ -146,6 +146,10 @@ static bool is_connected(void) {
     return port->tx >= 0;
 }
 
+bool mio_bootstrap_seems_ready(void) {
+    return mio_task.bootstrap != NULL && mio_task.bootstrap->tx >= 0 && !settling && !busy;
+}
+
 bool mio_bootstrap_pending(mach_port_name_t name) {
     return mio_task.bootstrap != NULL && name != MACH_PORT_NULL &&
            mio_task.bootstrap->name == name && !is_connected();

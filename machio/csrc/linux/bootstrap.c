@@ -125,10 +125,13 @@ kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_
 
 /* ---- the calls ----------------------------------------------------------------------------- */
 
+static bool is_ours_locked(mach_port_t bp) {
+    return mio_task.bootstrap != NULL && bp != MACH_PORT_NULL && bp == mio_task.bootstrap->name;
+}
+
 static bool is_ours(mach_port_t bp) {
     mio_lock();
-    bool ours =
-        mio_task.bootstrap != NULL && bp != MACH_PORT_NULL && bp == mio_task.bootstrap->name;
+    bool ours = is_ours_locked(bp);
     mio_unlock();
     return ours;
 }
@@ -137,14 +140,17 @@ static bool is_ours(mach_port_t bp) {
 static kern_return_t call(mach_port_t bp, struct mio_bootstrap_request *request,
                           struct mio_bootstrap_answer *answer) {
     for (unsigned tries = 0;; tries++) {
-        bool ours = is_ours(bp);
-        if (ours) {
+        mio_lock();
+        bool ours = is_ours_locked(bp), ready = tries == 0 && mio_bootstrap_seems_ready();
+        mio_unlock();
+        if (ours && !ready) {
             kern_return_t result = mio_bootstrap_ensure(true);
             if (result != KERN_SUCCESS)
                 return result == KERN_RESOURCE_SHORTAGE ? BOOTSTRAP_NO_MEMORY
                                                         : MACH_SEND_INVALID_DEST;
-            mio_say(NULL);
         }
+        if (ours)
+            mio_say(NULL);
         mio_lock();
         request->connection = mio_bootstrap_connection();
         mio_unlock();

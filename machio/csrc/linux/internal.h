@@ -418,6 +418,11 @@ mach_port_name_t mio_space_next(uint32_t *cursor, struct mio_entry **ret_entry);
 /* The entry under the name after a dead port's name was converted to a dead name; NULL if none. */
 struct mio_entry *mio_entry_get(mach_port_name_t name);
 /*
+ * The same for what a right of these types and a dead name suffer alike: whether the port lives is
+ * asked only if somebody wants to be told of its death.
+ */
+struct mio_entry *mio_entry_get_unasked(mach_port_name_t name, mach_port_type_t types);
+/*
  * Takes a right from under a name. dead_ok: a dead name gives MIO_RIGHT_DEAD, as in a message's
  * body. Ownership: on success *ret owns the right; on failure nothing changed.
  * KERN_INVALID_NAME, KERN_INVALID_RIGHT, KERN_INVALID_CAPABILITY (immovable).
@@ -924,6 +929,8 @@ kern_return_t mio_bootstrap_ensure(bool start);
 void mio_bootstrap_fork_prepare(void);
 void mio_bootstrap_fork_parent(void);
 void mio_bootstrap_fork_child(void);
+/* Whether it was connected when that was last asked: a send will see. */
+bool mio_bootstrap_seems_ready(void);
 /* True if the name is this task's bootstrap port and it is not connected. */
 bool mio_bootstrap_pending(mach_port_name_t name);
 /* Gives the task's bootstrap port the right that the server sent. Consumes the right. */

@@ -50,7 +50,8 @@ kern_return_t mach_port_deallocate(ipc_space_t task, mach_port_name_t name) {
     if (!MACH_PORT_VALID(name))
         return task == mach_task_self_ ? KERN_SUCCESS : MACH_SEND_INVALID_DEST;
     MIO_ENTER(task);
-    struct mio_entry *entry = mio_entry_get(name);
+    struct mio_entry *entry =
+        mio_entry_get_unasked(name, MACH_PORT_TYPE_SEND | MACH_PORT_TYPE_SEND_ONCE);
     if (entry == NULL)
         return mio_leave(KERN_INVALID_NAME);
     if (entry->type & MACH_PORT_TYPE_SEND)

@@ -52,6 +52,17 @@ struct mio_entry *mio_entry_get(mach_port_name_t name) {
     return entry;
 }
 
+struct mio_entry *mio_entry_get_unasked(mach_port_name_t name, mach_port_type_t types) {
+    struct mio_entry *entry = mio_space_lookup(name);
+    if (entry != NULL && entry->type & types && entry->request == NULL) {
+        if ((entry->type & SEND_RECEIVE) == MACH_PORT_TYPE_SEND)
+            mio_port_presume_alive(entry->port);
+        else if (entry->type & MACH_PORT_TYPE_SEND_ONCE)
+            mio_once_presume_alive(entry->once);
+    }
+    return mio_entry_get(name);
+}
+
 void mio_entry_free(mach_port_name_t name, struct mio_entry *entry) {
     struct mio_request *request = entry->request;
     mio_space_free(name);
@@ -209,15 +220,10 @@ kern_return_t mio_right_copyin(mach_port_name_t name, mach_msg_type_name_t dispo
 
 kern_return_t mio_right_copyin_unasked(mach_port_name_t name, mach_msg_type_name_t disposition,
                                        struct mio_right *ret) {
-    struct mio_entry *entry = mio_space_lookup(name);
-    bool send = disposition == MACH_MSG_TYPE_COPY_SEND || disposition == MACH_MSG_TYPE_MOVE_SEND;
-    if (entry != NULL && entry->request == NULL) { /* and a dead name would do no better */
-        if (send && (entry->type & SEND_RECEIVE) == MACH_PORT_TYPE_SEND)
-            mio_port_presume_alive(entry->port);
-        else if (disposition == MACH_MSG_TYPE_MOVE_SEND_ONCE &&
-                 entry->type & MACH_PORT_TYPE_SEND_ONCE)
-            mio_once_presume_alive(entry->once);
-    }
+    if (disposition == MACH_MSG_TYPE_COPY_SEND || disposition == MACH_MSG_TYPE_MOVE_SEND)
+        mio_entry_get_unasked(name, MACH_PORT_TYPE_SEND);
+    else if (disposition == MACH_MSG_TYPE_MOVE_SEND_ONCE)
+        mio_entry_get_unasked(name, MACH_PORT_TYPE_SEND_ONCE);
     return mio_right_copyin(name, disposition, ret);
 }
 
