@@ -15,8 +15,12 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from common import start
+
+from machio import Message, PortSet, ReceiveCode, ReceiveRight, SendRight, _ffi
 
 ROOT = Path(__file__).resolve().parent.parent
 COSTS = ROOT / "tests/costs"
@@ -116,3 +120,31 @@ def test_calls_of_functions_in_python(subject: str) -> None:
 )
 def test_calls_of_functions_to_import(what: str, statement: str) -> None:
     check("import", what, float(run(sys.executable, COSTS / "start.py", statement)))
+
+
+@pytest.mark.parametrize("in_set", [False, True], ids=["port", "set"])
+async def test_nobody_looks_in_vain(
+    port: ReceiveRight, send: SendRight, in_set: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    receive_now = _ffi.receive_now
+
+    def look(*arguments: Any) -> int:
+        looks.append(receive_now(*arguments))
+        return looks[-1]
+
+    monkeypatch.setattr(_ffi, "receive_now", look)
+    with PortSet.allocate() as port_set:
+        port_set.add(port)
+        receiver = port_set if in_set else port
+        for number in range(3):
+            task = await start(receiver.receive())
+            send.send_nowait(Message(number))
+            await task
+        assert looks == [ReceiveCode.TIMED_OUT, *[_ffi.RECEIVED_LAST] * 3]
+        del looks[:]
+        for number in range(3):
+            send.send_nowait(Message(number))
+        for _ in range(3):
+            await receiver.receive()
+        assert looks == [0, 0, _ffi.RECEIVED_LAST]

@@ -51,31 +51,6 @@ class TestReceiving:
         assert [(await port.receive()).id for _ in range(1000)] == list(range(1000))
         await task
 
-    @pytest.mark.parametrize("in_set", [False, True], ids=["port", "set"])
-    async def test_nobody_looks_in_vain(self, port, send, in_set, monkeypatch):
-        looks = []
-        receive_now = _ffi.receive_now
-
-        def look(*arguments):
-            looks.append(receive_now(*arguments))
-            return looks[-1]
-
-        monkeypatch.setattr(_ffi, "receive_now", look)
-        with PortSet.allocate() as port_set:
-            port_set.add(port)
-            receiver = port_set if in_set else port
-            for number in range(3):
-                task = await start(receiver.receive())
-                send.send_nowait(Message(number))
-                await task
-            assert looks == [machio.ReceiveCode.TIMED_OUT, *[_ffi.RECEIVED_LAST] * 3]
-            del looks[:]
-            for number in range(3):
-                send.send_nowait(Message(number))
-            for _ in range(3):
-                await receiver.receive()
-            assert looks == [0, 0, _ffi.RECEIVED_LAST]
-
     async def test_timeout(self, port):
         for timeout in (0, 0.01):
             with pytest.raises(machio.ReceiveTimedOut):

@@ -205,9 +205,9 @@ class ClientCancelled:
                 assert done.wait(LIMIT)
                 return result
 
-            async def full(original, *arguments):
+            async def full(original, *arguments, **named):
                 asyncio.get_running_loop().call_soon(task.cancel)
-                return await original(*arguments)
+                return await original(*arguments, **named)
 
             async with stage.offer() as offer:
                 with contextlib.ExitStack() as stack:

@@ -191,8 +191,8 @@ def _end_now(stage: Stage) -> None:
 
 
 def _told(stage: Stage) -> Callable[..., Any]:
-    async def wrapper(original, *arguments):
-        waiting = asyncio.ensure_future(original(*arguments))
+    async def wrapper(original, *arguments, **named):
+        waiting = asyncio.ensure_future(original(*arguments, **named))
         await asyncio.sleep(0)
         stage.tell("server")
         return await waiting
