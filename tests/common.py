@@ -81,6 +81,7 @@ _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 # What the library opens in the course of some test and keeps: its epoll for notifications, and the
 # timer of those who wait for room.
 _opened_later = Counter(["anon_inode:[eventpoll]", "anon_inode:[timerfd]"])
+_kept: set[tuple[int, str]] = set()  # those that it has opened
 
 
 def open_fds() -> dict[int, str]:
@@ -105,8 +106,12 @@ def leaked_fds(before: dict[int, str], patience: float = 2.0) -> list[str]:
         if len(after) <= len(before):
             return []
         leaked = {fd: what for fd, what in after.items() if before.get(fd) != what}
+        for fd, what in _kept:
+            if leaked.get(fd) == what:
+                del leaked[fd]
         if (found := Counter(leaked.values())) <= _opened_later:
             _opened_later.subtract(found)
+            _kept.update(leaked.items())
             return []
         if time.monotonic() > deadline:
             return [f"fd {fd} -> {what}" for fd, what in leaked.items()]
