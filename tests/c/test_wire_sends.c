@@ -338,4 +338,44 @@ TEST(whose_death_is_to_be_told_is_asked_before_it_is_dropped) {
     tear_down();
 }
 
+/* ---- what comes back ---------------------------------------------------------------------- */
+
+/* A receive that follows a request waits before it looks: what the wait tells is of both. */
+TEST(of_two_answers_that_are_there_the_older_comes_first) {
+    CHECK(mio_thread_fd() >= 0); /* made at the first wait, and kept */
+    for (int once_first = 0; once_first < 2; once_first++) {
+        struct {
+            mach_msg_header_t header;
+            uint32_t body[2];
+            mach_msg_trailer_t trailer;
+        } answer;
+        set_up(5);
+        mio_lock();
+        struct mio_port *home = mio_space_lookup(reply)->port;
+        struct mio_kmsg *kmsg = message(0, 0);
+        CHECK_EQ(mio_channel_open(home), KERN_SUCCESS);
+        kmsg->reply = once_right(home);
+        send_ok(out, kmsg, 0);
+        int end_of_once = take_descriptor(in);
+        for (int i = 0; i < 2; i++) {
+            bool by_once = once_first == (i == 0);
+            send_ok(by_once ? end_of_once : home->tx, message(i, 0), MIO_FRAME_NO_CREDIT);
+        }
+        close(end_of_once);
+        mio_unlock();
+        for (int i = 0; i < 2; i++) {
+            answer.header = (mach_msg_header_t){
+                .msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
+                .msgh_size = sizeof answer.header,
+                .msgh_remote_port = port,
+            };
+            CHECK_EQ(mach_msg(&answer.header, MACH_SEND_MSG | MACH_RCV_MSG, sizeof answer.header,
+                              sizeof answer, reply, 0, 0),
+                     MACH_MSG_SUCCESS);
+            CHECK_EQ(answer.header.msgh_id, i);
+        }
+        tear_down();
+    }
+}
+
 CHECK_MAIN()
