@@ -280,6 +280,34 @@ TEST(a_message_is_never_half_received) {
     end();
 }
 
+/* The layer has not seen the numbers that the program took. */
+TEST(nor_when_others_took_the_descriptors) {
+    struct rlimit limit, low;
+    struct foreign peer;
+    struct mio_kmsg *kmsg;
+    unsigned kind, flags;
+    static int taken[2048];
+    int n = 0;
+    begin();
+    make_foreign(&peer);
+    struct raw raw = raw_complex(1);
+    raw.rights[1] = raw_send_right(&raw, &peer);
+    transmit(out, &raw);
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    low = limit;
+    low.rlim_cur = 2048;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+    while ((taken[n] = dup(0)) >= 0)
+        n++;
+    CHECK_EQ(mio_wire_receive(in, &kmsg, &kind, &flags), MIO_WIRE_SHORTAGE);
+    while (n > 0)
+        close(taken[--n]);
+    mio_kmsg_destroy(receive_message(in));
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    close_foreign(&peer);
+    end();
+}
+
 TEST(looking_first_receives_the_same) {
     struct rlimit limit = {.rlim_cur = 256, .rlim_max = 256};
     struct foreign peer;

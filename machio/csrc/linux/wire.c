@@ -94,15 +94,17 @@ void mio_wire_signal(int fd, unsigned kind) {
 
 /* ---- in ---------------------------------------------------------------------------------- */
 
-static int highest_fd; /* that this layer ever saw */
 static unsigned
     wary; /* so many frames more are looked at first: one with bundles may be among them */
 
-static bool short_of_descriptors(int fd) {
+/*
+ * Numbers are given out lowest first: if one so far below the limit is free, so are those above it,
+ * unless somebody chose their numbers himself.
+ */
+static bool short_of_descriptors(void) {
     struct rlimit limit;
-    if (fd > highest_fd)
-        highest_fd = fd;
-    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < (rlim_t)highest_fd + HEADROOM;
+    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < HEADROOM ||
+           fcntl((int)limit.rlim_cur - HEADROOM, F_GETFD) >= 0;
 }
 
 static void start(struct mio_wire_input *input) {
@@ -119,8 +121,6 @@ static void keep_fds(struct mio_wire_input *input, const struct cmsghdr *cmsg) {
         memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof fd, sizeof fd);
         if (fd < 0)
             continue;
-        if (fd > highest_fd)
-            highest_fd = fd;
         if (input->nfds < MIO_WIRE_FDS)
             input->fds[input->nfds++] = fd;
         else
@@ -238,7 +238,7 @@ static enum mio_wire_result take(int fd, struct mio_wire_input *input, bool *ret
                          .msg_iovlen = 1,
                          .msg_control = &control,
                          .msg_controllen = sizeof control};
-    bool peek = short_of_descriptors(fd) || wary > 0;
+    bool peek = short_of_descriptors() || wary > 0;
 
     start(input);
     input->frame = frame;
