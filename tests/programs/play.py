@@ -38,7 +38,7 @@ import anyio.to_thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import LOOPS, leaked_fds, open_fds, rights_held
+from common import LOOPS, block_in_vain, leaked_fds, open_fds, rights_held
 from places import enter_pid_namespace
 from scenarios import SCENARIOS, Stage
 
@@ -250,8 +250,8 @@ async def warm_up() -> None:
     together = threading.Barrier(WORKERS)
     async with anyio.create_task_group() as group:
         for _ in range(WORKERS):
-            group.start_soon(anyio.to_thread.run_sync, wait_in_vain, together)
-    wait_in_vain(None)
+            group.start_soon(anyio.to_thread.run_sync, block_together, together)
+    block_in_vain()
     with machio.ChildPortHandshake() as handshake, machio.ReceiveRight.allocate() as port:
         offer = asyncio.create_task(
             machio.serve_fd(handshake.server_write_fd(), machio.PortRightType.SEND)
@@ -273,11 +273,9 @@ async def warm_up() -> None:
             await dead
 
 
-def wait_in_vain(together: threading.Barrier | None) -> None:
-    if together is not None:
-        together.wait(PATIENCE)
-    with machio.ReceiveRight.allocate() as port, contextlib.suppress(machio.ReceiveTimedOut):
-        port.receive_blocking(0.001)
+def block_together(together: threading.Barrier) -> None:
+    together.wait(PATIENCE)
+    block_in_vain()
 
 
 if __name__ == "__main__":
