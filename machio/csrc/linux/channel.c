@@ -150,17 +150,22 @@ static int above_limit(const struct mio_port *port) {
 }
 
 /*
- * Brings the credits up to the limit. Without any reader the pipe takes none, and nobody wants
- * any: then those that are missing are written when the next reader is made.
+ * Brings the credits up to the limit, `at_once` of them with each write: a write wakes one of the
+ * tasks that wait in turn. Without any reader the pipe takes none, and nobody wants any: then those
+ * that are missing are written when the next reader is made.
  */
-static void top_up(struct mio_port *port) {
-    int missing = (int)port->qlimit - above_limit(port) - port->issued;
-    if (missing <= 0)
-        return;
-    ssize_t done = port->cr.fd >= 0 ? write_now(port->cw.fd, (size_t)missing, 0)
-                                    : write_quietly(port->cw.fd, (size_t)missing);
-    if (done > 0)
+static void top_up(struct mio_port *port, int at_once) {
+    for (;;) {
+        int missing = (int)port->qlimit - above_limit(port) - port->issued;
+        if (missing <= 0)
+            return;
+        size_t n = (size_t)(missing < at_once ? missing : at_once);
+        ssize_t done = port->cr.fd >= 0 ? write_now(port->cw.fd, n, 0)
+                                        : write_quietly(port->cw.fd, n);
+        if (done <= 0)
+            return;
         port->issued += (int)done;
+    }
 }
 
 /* Takes up to n credits out of the pipe; 0: end of file; -1 with EAGAIN: none there. */
@@ -205,7 +210,7 @@ void mio_credit_return(struct mio_port *port, bool counted) {
             port->issued = unused;
         port->returned = 0;
     }
-    top_up(port);
+    top_up(port, 1);
 }
 
 void mio_credit_set_limit(struct mio_port *port, unsigned limit) {
@@ -215,7 +220,7 @@ void mio_credit_set_limit(struct mio_port *port, unsigned limit) {
     mio_channel_widen(port, limit);
     int excess = port->issued + above_limit(port) - (int)limit;
     if (excess <= 0) {
-        top_up(port);
+        top_up(port, 1);
     } else if (mio_channel_open_cr(port) == KERN_SUCCESS) {
         ssize_t n = withdraw(port->cr.fd, (size_t)excess);
         if (n > 0)
@@ -228,7 +233,7 @@ void mio_credit_recover(struct mio_port *port) {
     if (port->cw.fd < 0)
         return;
     port->issued = credits_free(port) + (int)port->counted;
-    top_up(port);
+    top_up(port, 1);
 }
 
 unsigned mio_channel_depth(struct mio_port *port) {
@@ -323,7 +328,7 @@ kern_return_t mio_channel_open(struct mio_port *port) {
     mio_port_hash(port);
     mio_channel_widen(port, port->qlimit);
     port->issued = (int)port->counted; /* messages that are here already hold theirs */
-    top_up(port);
+    top_up(port, CREDITS_MAX); /* nobody waits for them yet */
     mio_watch_source_added(port, &port->rx);
     mio_notice_update_port(port);
     mio_port_wake_all(port);
@@ -348,7 +353,7 @@ kern_return_t mio_channel_open_cr(struct mio_port *port) {
         close(cr);
         return KERN_RESOURCE_SHORTAGE;
     }
-    top_up(port);
+    top_up(port, CREDITS_MAX); /* nobody waits for them yet */
     if (port->senders_gone) {
         port->senders_gone = false;
         mio_notice_update_port(port);

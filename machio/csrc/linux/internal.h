@@ -883,6 +883,12 @@ void mio_thread_fork_child(void);
  */
 kern_return_t mio_wait(struct mio_waiter *waiter, struct pollfd *fds, unsigned nfds,
                        const struct mio_deadline *deadline);
+/*
+ * The same, fds[1] being the read end of a pipe at which many tasks wait: each write to it wakes
+ * one of them. If that one does not read, the others sleep on: they must look now and then.
+ */
+kern_return_t mio_wait_in_turn(struct mio_waiter *waiter, struct pollfd *fds,
+                               const struct mio_deadline *deadline);
 
 /* ---- kqueue.c ------------------------------------------------------------------------------- */
 

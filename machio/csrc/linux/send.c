@@ -337,10 +337,11 @@ static kern_return_t wait_for_room(struct mio_port *port, const struct mio_deadl
     *ret_granted = false;
     if (waiter.fd < 0)
         return KERN_RESOURCE_SHORTAGE;
+    bool in_turn = port->state == MIO_PORT_REMOTE && !port->credit_in_hand;
     struct mio_deadline soon = *deadline;
     if (port->state == MIO_PORT_REMOTE) {
-        fds[1] = port->credit_in_hand ? (struct pollfd){.fd = port->tx, .events = POLLOUT}
-                                      : (struct pollfd){.fd = port->cr.fd, .events = POLLIN};
+        fds[1] = in_turn ? (struct pollfd){.fd = port->cr.fd, .events = POLLIN}
+                         : (struct pollfd){.fd = port->tx, .events = POLLOUT};
         soon = mio_deadline_sooner(deadline, NUDGE_MS);
     } else if (port->cw.fd >= 0) {
         if (mio_channel_open_cr(port) != KERN_SUCCESS)
@@ -348,7 +349,8 @@ static kern_return_t wait_for_room(struct mio_port *port, const struct mio_deadl
         fds[1] = (struct pollfd){.fd = port->cr.fd, .events = POLLIN};
     }
     mio_list_append(&port->senders, &waiter.link);
-    kern_return_t kr = mio_wait(&waiter, fds, 2, &soon);
+    kern_return_t kr =
+        in_turn ? mio_wait_in_turn(&waiter, fds, &soon) : mio_wait(&waiter, fds, 2, &soon);
     mio_list_remove(&waiter.link);
     *ret_granted = waiter.granted;
     if (waiter.granted && port->cw.fd >= 0) { /* the port was wired meanwhile: credits rule */
