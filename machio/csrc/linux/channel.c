@@ -160,8 +160,8 @@ static void top_up(struct mio_port *port, int at_once) {
         if (missing <= 0)
             return;
         size_t n = (size_t)(missing < at_once ? missing : at_once);
-        ssize_t done = port->cr.fd >= 0 ? write_now(port->cw.fd, n, 0)
-                                        : write_quietly(port->cw.fd, n);
+        ssize_t done =
+            port->cr.fd >= 0 ? write_now(port->cw.fd, n, 0) : write_quietly(port->cw.fd, n);
         if (done <= 0)
             return;
         port->issued += (int)done;
@@ -328,7 +328,7 @@ kern_return_t mio_channel_open(struct mio_port *port) {
     mio_port_hash(port);
     mio_channel_widen(port, port->qlimit);
     port->issued = (int)port->counted; /* messages that are here already hold theirs */
-    top_up(port, CREDITS_MAX); /* nobody waits for them yet */
+    top_up(port, CREDITS_MAX);         /* nobody waits for them yet */
     mio_watch_source_added(port, &port->rx);
     mio_notice_update_port(port);
     mio_port_wake_all(port);
