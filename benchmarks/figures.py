@@ -24,6 +24,7 @@ NAMES = {
     "ours.Machio": "machio",
     "ours.Wide": "machio, queue of 1024",
     "ours.Service": "machio `Service`, typed routine",
+    "ours.WideService": "machio `Service`, queue of 1024",
     "ours.PassSend": "machio, a send right",
     "ours.PassReceive": "machio, a receive right",
     "ours.Idle": "machio, {} awaited",
@@ -262,6 +263,7 @@ FIGURES = [
         [
             *sizes("floors.Floor", 1, 100),
             *sizes("ours.Service", 1, 10, 100, 1000),
+            *sizes("ours.WideService", 1000),
             *sizes("peers.Streams", 1, 100, 1000),
         ],
         worker("serve", weight=2),

@@ -100,6 +100,8 @@ class Echo(mig.Subsystem, base=7000):
 class Service(Machio):
     """A call of a typed routine of a `machio.Service`; `size` clients of it, in C."""
 
+    queue_limit: ClassVar[int | None] = None
+
     async def ask(self, first: Any, trips: Trips) -> None:
         async with first_end(first) as (_, right):
             client = Echo.client(right)
@@ -114,12 +116,18 @@ class Service(Machio):
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[tuple[str, str]]:
         name = f"org.machio.benchmark.{os.getpid()}"
-        async with machio.Service(name) as service:
+        async with machio.Service(name, queue_limit=self.queue_limit) as service:
             service.add(Echo())
             serving = asyncio.create_task(service.serve())
             yield "mach", name
             service.stop()
             await serving
+
+
+class WideService(Service):
+    """The same with a queue of 1024 messages."""
+
+    queue_limit = 1024
 
 
 class PassSend(Machio):

@@ -87,6 +87,7 @@ class Service:
     ports: service names, which are checked in when the context is entered, and receive rights,
     which are taken over. concurrency: how many requests are handled at a time. deadline: seconds
     for each. allow: is asked for the attested sender of each request, but not for the system.
+    queue_limit: messages queued at each port before senders wait, 0 to 1024; as it is if None.
 
     Context manager. Leaving it stops the service, waits for the requests that it had taken, and
     closes the ports: what is queued there is destroyed, and its callers learn it at once.
@@ -100,6 +101,7 @@ class Service:
         concurrency: int = 64,
         deadline: float | None = None,
         allow: Allow | None = None,
+        queue_limit: int | None = None,
     ) -> None:
         if not ports or concurrency < 1:
             raise UsageError("a service needs a port, and to handle at least one request at a time")
@@ -107,6 +109,7 @@ class Service:
         self._deadline = deadline
         self._allow = allow
         self._concurrency = concurrency
+        self._queue_limit = queue_limit
         self._room = Line()  # for a request more to be handled
         self._ports: dict[Place, ReceiveRight] = {}
         self._at: dict[int, dict[int, Handler]] = {}  # the handlers by the names of the ports
@@ -120,7 +123,10 @@ class Service:
         self._busy: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        """Check the names in, and take the rights over. Raises BootstrapError; then it has none."""
+        """Check the names in, and take the rights over.
+
+        Raises BootstrapError, KernError for the queue limit; then the service has no port.
+        """
         if self._set is not None:
             raise UsageError("a service is entered once")
         self._set = PortSet.allocate()
@@ -130,6 +136,9 @@ class Service:
                     self._ports[place] = await bootstrap.check_in(place)
             self._ports |= {place: place for place in self._wanted if not isinstance(place, str)}
             self._ports = {place: self._ports[place] for place in self._wanted}
+            if self._queue_limit is not None:
+                for port in self._ports.values():
+                    port.queue_limit = self._queue_limit
             self._join(self._set)
         except BaseException:
             for place in self._wanted:

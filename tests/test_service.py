@@ -232,6 +232,28 @@ async def test_notifications_are_believed_of_the_system_only():
         await asyncio.wait_for(got.wait(), 10)
 
 
+async def test_the_queue_limit_is_that_of_every_port(bootstrap_server):
+    port = ReceiveRight.allocate()
+    async with Service(NAME, port, queue_limit=7):
+        assert port.queue_limit == 7
+        with await machio.bootstrap.look_up(NAME) as send:
+            for index in range(7):
+                send.send_nowait(Message(index))
+            with pytest.raises(machio.WouldBlock):
+                send.send_nowait(Message(7))
+
+
+async def test_a_queue_limit_that_cannot_be_leaves_the_rights_with_their_owner(bootstrap_server):
+    rights = rights_held()
+    with ReceiveRight.allocate() as port:
+        with pytest.raises(machio.KernError, match="KERN_INVALID_VALUE"):
+            await Service(NAME, port, queue_limit=1025).__aenter__()
+        assert not port.closed
+    async with Service(NAME):  # the name is free again
+        pass
+    assert rights_held() == rights
+
+
 async def test_stopping_answers_what_was_taken():
     async with math_service(concurrency=2) as (service, math, client):
         math.go.clear()
