@@ -35,6 +35,7 @@ CROWDS = {
     "member": 100_000,
     "wired": min(10_000, FILES // 7),
     "watched": min(10_000, FILES // 7),
+    "lent": min(10_000, FILES // 4),
 }
 TALK = [sys.executable, str(COSTS / "talk.py")]
 

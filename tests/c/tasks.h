@@ -9,6 +9,7 @@
 #ifndef MACHIO_TESTS_TASKS_H
 #define MACHIO_TESTS_TASKS_H
 
+#include "frames.h"
 #include "ports.h"
 
 #include "wire.h"
@@ -71,6 +72,39 @@ __attribute__((unused)) static mach_port_t take_over(const struct handed *handed
     close(pair[1]);
     forget(handed);
     return name;
+}
+
+/* ---- send-once rights ---------------------------------------------------------------------- */
+
+/* A new send-once right to the port leaves this task: the descriptor that its holder has. */
+__attribute__((unused)) static int lend_once(mach_port_t name) {
+    int pair[2];
+    mio_lock();
+    struct mio_once *once = mio_once_new(mio_space_lookup(name)->port);
+    struct mio_kmsg *kmsg = mio_kmsg_new(sizeof(mach_msg_header_t), 0);
+    CHECK(once != NULL && kmsg != NULL);
+    kmsg->reply = (struct mio_right){
+        .kind = MIO_RIGHT_ONCE, .disposition = MACH_MSG_TYPE_PORT_SEND_ONCE, .once = once};
+    CHECK_EQ(mio_pair(pair), 0);
+    CHECK_EQ(mio_wire_send(pair[0], kmsg, 0), MIO_WIRE_OK);
+    mio_kmsg_free(kmsg);
+    mio_unlock();
+    int held = take_descriptor(pair[1]);
+    close(pair[0]);
+    close(pair[1]);
+    return held;
+}
+
+/* What its holder does: the message, and the right is gone. */
+__attribute__((unused)) static void use_once(int held, int id) {
+    struct mio_kmsg *kmsg = mio_kmsg_new(sizeof(mach_msg_header_t), 0);
+    CHECK(kmsg != NULL);
+    kmsg->id = id;
+    mio_lock();
+    CHECK_EQ(mio_wire_send(held, kmsg, MIO_FRAME_ONCE | MIO_FRAME_NO_CREDIT), MIO_WIRE_OK);
+    mio_kmsg_free(kmsg);
+    mio_unlock();
+    close(held);
 }
 
 #endif

@@ -12,6 +12,7 @@
 #define MACHIO_TESTS_WIRE_PEER_H
 
 #include "check.h"
+#include "frames.h"
 #include "wire.h"
 
 #include <fcntl.h>
@@ -125,27 +126,6 @@ static inline void transmit(int fd, const struct raw *raw) {
     uint8_t bytes[1024];
     size_t length = raw_bytes(raw, bytes);
     CHECK_EQ(mio_wire_transmit(fd, bytes, length, raw->fds, raw->nfds), MIO_WIRE_OK);
-}
-
-/* The one descriptor of the next frame, taken as a program does that knows no frames. */
-static inline int take_descriptor(int fd) {
-    union {
-        struct cmsghdr align;
-        char bytes[256];
-    } control;
-    char frame[4096];
-    struct iovec iov = {.iov_base = frame, .iov_len = sizeof frame};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof control};
-    int taken = -1;
-    CHECK(recvmsg(fd, &msg, 0) > 0);
-    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg != NULL; cmsg = CMSG_NXTHDR(&msg, cmsg))
-        if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
-            memcpy(&taken, CMSG_DATA(cmsg), sizeof taken);
-    CHECK(taken >= 0);
-    return taken;
 }
 
 /* ---- a socket to test with --------------------------------------------------------------- */

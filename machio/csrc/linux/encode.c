@@ -382,7 +382,7 @@ static void settle_once(struct mio_once *once) {
     mio_once_left(once);
     if (once->cookie != 0)
         mio_once_hash(once);
-    mio_watch_source_added(once->home, &once->source);
+    mio_crowd_join(once);
 }
 
 /* Step 4. Closed, not shut down nor drained: the receiver has the same sockets. */

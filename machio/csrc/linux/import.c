@@ -111,7 +111,7 @@ static bool import_home(struct mio_decoder *decoder, struct mio_port *port, uint
         return false;
     }
     mio_once_left(once);
-    mio_watch_source_added(port, &once->source);
+    mio_crowd_join(once);
     return true;
 }
 

@@ -11,6 +11,7 @@
  *   space.c    the name table: names, entries, user references
  *   right.c    rights: from a name into transit (copyin), back (copyout), dropped
  *   port.c     ports as objects: birth, counts, death     once.c  send-once rights
+ *   crowd.c    many send-once rights of a port that are elsewhere
  *   channel.c  the kernel objects behind a port that other tasks can reach
  *   portset.c  port sets
  *   calls.c    mach_port_*: names made, told about, given rights     release.c  and dropped
@@ -98,13 +99,14 @@ enum mio_source_kind {
     MIO_SOURCE_CR,      /* a remote port's credit pipe, read end: tells room and death */
     MIO_SOURCE_ONCE_TX, /* a remote send-once right: tells death */
     MIO_SOURCE_TX,      /* a remote port's socket while a credit is in hand: tells room */
+    MIO_SOURCE_CROWD,   /* the epoll of many ONCE_RX of a local port */
 };
 
 struct mio_source {
     int fd; /* -1: none */
     enum mio_source_kind kind;
     union {
-        struct mio_port *port; /* RX, CW, CR, TX */
+        struct mio_port *port; /* of all others */
         struct mio_once *once; /* ONCE_RX, ONCE_TX */
     };
     uint32_t noticed; /* the epoll events that mio_task.notice watches it for; 0: not there */
@@ -179,6 +181,9 @@ struct mio_port {
     unsigned sorights;           /* send-once rights made and not yet used up */
     struct mio_list onces;       /* mio_once.link: live send-once rights whose home this is; those
                                     elsewhere come first: they alone have files to be looked at */
+    unsigned away;               /* how many those are */
+    struct mio_source crowd;     /* the epoll that looks at them, if they are many */
+    struct mio_list ripe;        /* mio_once.ripe: the crowd's that have told, oldest first */
     struct mio_list memberships; /* mio_member.of_port */
     struct mio_list receivers;   /* mio_waiter.link: threads blocked in receive on the port */
     struct mio_list senders;     /* mio_waiter.link: threads of this task blocked in send */
@@ -209,6 +214,7 @@ struct mio_once {
     uint64_t cookie; /* SO_COOKIE of the end that travels */
     struct mio_once *hash_next;
     struct mio_list link;        /* mio_port.onces */
+    struct mio_list ripe;        /* mio_port.ripe, or nowhere */
     struct mio_request *request; /* dead-name request on the name that holds it */
     int pending_tx, pending_rx;  /* a pair made for a move that is under way, or -1 */
     uint64_t asked;              /* REMOTE: the hold in which the kernel was asked if it lives */
@@ -527,6 +533,20 @@ void mio_once_close_home(struct mio_once *once);
 /* Frees the object without any message: the right was used, moved away, or its home end drained. */
 void mio_once_free(struct mio_once *once);
 
+/* ---- crowd.c -------------------------------------------------------------------------------- */
+
+#define MIO_FEW_ONCES 4u /* so many are no crowd */
+
+/* An EXPORTED right's home end is to be looked at from now on; or no more: mio_source_close(). */
+void mio_crowd_join(struct mio_once *once);
+void mio_crowd_leave(struct mio_once *once);
+/* Those whose message has come are ripe. */
+void mio_crowd_collect(struct mio_port *port);
+/* The oldest of those that are ripe, or NULL. */
+struct mio_once *mio_crowd_first(const struct mio_port *port);
+/* Nothing was there, somebody else having taken it: if it was ripe, it is not. */
+void mio_crowd_look_again(struct mio_once *once);
+
 /* ---- channel.c: the kernel objects ------------------------------------------------------- */
 
 /* Makes a local port reachable for other tasks. KERN_RESOURCE_SHORTAGE. Idempotent. */
@@ -591,7 +611,8 @@ void mio_watch_unlink(struct mio_watch *watch); /* forgets the ports; touches no
 void mio_watches_fork_child(void);              /* closes those of sets; by mio_kqs_fork_child */
 kern_return_t mio_watch_add(struct mio_watch *watch, struct mio_port *port, bool edge);
 void mio_watch_remove(struct mio_watch *watch, struct mio_port *port, bool edge);
-void mio_watch_source_added(struct mio_port *port, struct mio_source *source);
+/* false: some epoll does not take it. */
+bool mio_watch_source_added(struct mio_port *port, struct mio_source *source);
 void mio_watch_source_removed(struct mio_port *port, struct mio_source *source);
 
 /* ---- portset.c ---------------------------------------------------------------------------- */
@@ -643,6 +664,8 @@ void mio_port_abandon(struct mio_port *port);
 /* The kernel has just told that a source of the port has something. all: of every source that has.
  */
 void mio_port_told(struct mio_port *port, const struct mio_source *source, bool all);
+/* Whether the port has a message that no descriptor tells of, or tells of any more. */
+bool mio_port_holds_message(const struct mio_port *port);
 /* Whether the port has something to receive now (also what only looks so: a dying peer). */
 bool mio_port_has_message(struct mio_port *port);
 /* How many send-once rights that are elsewhere have sent their message, or were dropped. */

@@ -19,6 +19,7 @@ struct mio_once *mio_once_new(struct mio_port *home) {
         return NULL;
     once->pending_tx = once->pending_rx = -1;
     mio_list_init(&once->link);
+    mio_list_init(&once->ripe);
     once->source = (struct mio_source){.fd = -1, .kind = MIO_SOURCE_ONCE_RX, .once = once};
     if (home == NULL) {
         once->state = MIO_ONCE_REMOTE;

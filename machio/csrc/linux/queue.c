@@ -37,6 +37,11 @@ static bool scratch_for(size_t n) {
 static size_t collect_fds(struct mio_port *port, size_t n) {
     if (port->rx.fd >= 0 && scratch_for(n + 1))
         scratch[n++] = (struct pollfd){.fd = port->rx.fd, .events = POLLIN};
+    if (port->crowd.fd >= 0) {
+        if (scratch_for(n + 1))
+            scratch[n++] = (struct pollfd){.fd = port->crowd.fd, .events = POLLIN};
+        return n;
+    }
     MIO_EACH(item, &port->onces) {
         struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
         if (once->state != MIO_ONCE_EXPORTED)
@@ -59,15 +64,32 @@ void mio_port_told(struct mio_port *port, const struct mio_source *source, bool 
     port->ready = mio_task.hold;
 }
 
+bool mio_port_holds_message(const struct mio_port *port) {
+    return port->head != NULL || mio_crowd_first(port) != NULL;
+}
+
 bool mio_port_has_message(struct mio_port *port) {
-    if (port->head != NULL || port->ready == mio_task.hold)
+    if (mio_port_holds_message(port) || port->ready == mio_task.hold)
         return true;
     size_t n = collect_fds(port, 0);
     return n > 0 && poll(scratch, n, 0) > 0;
 }
 
+/* The crowd's descriptor tells nobody of them any more. */
+static void tell_of_ripe(struct mio_port *port) {
+    if (mio_crowd_first(port) != NULL)
+        mio_port_ready(port);
+}
+
 unsigned mio_port_waiting_onces(struct mio_port *port) {
     unsigned waiting = 0;
+    if (port->crowd.fd >= 0) {
+        mio_crowd_collect(port);
+        tell_of_ripe(port);
+        MIO_EACH(item, &port->ripe)
+            waiting++;
+        return waiting;
+    }
     size_t n = collect_fds(port, 0);
     if (n == 0 || poll(scratch, n, 0) <= 0)
         return 0;
@@ -129,8 +151,10 @@ static struct mio_kmsg *take_once(struct mio_once *once, bool *ret_shortage) {
     struct mio_kmsg *kmsg = NULL;
     unsigned kind = MIO_FRAME_BAD, flags;
     enum mio_wire_result result = mio_wire_receive(once->source.fd, &kmsg, &kind, &flags);
-    if (result == MIO_WIRE_FULL)
+    if (result == MIO_WIRE_FULL) {
+        mio_crowd_look_again(once);
         return NULL;
+    }
     if (result == MIO_WIRE_SHORTAGE) {
         *ret_shortage = true;
         return NULL;
@@ -188,12 +212,19 @@ static struct mio_kmsg *take_wire(struct mio_port *port, bool *ret_shortage, boo
 static struct mio_source *oldest(struct mio_port *port, size_t n, int ready) {
     struct mio_source *best = NULL, *dead = NULL;
     uint64_t best_stamp = port->head != NULL ? port->head->stamp : UINT64_MAX;
-    bool alone = ready == 1 && port->head == NULL;
+    bool alone = ready == 1 && !mio_port_holds_message(port);
+    struct mio_once *ripe = mio_crowd_first(port);
+    if (ripe != NULL && ripe->stamp == 0) {
+        dead = &ripe->source;
+    } else if (ripe != NULL && ripe->stamp < best_stamp) {
+        best_stamp = ripe->stamp;
+        best = &ripe->source;
+    }
     for (size_t i = 0; i < n; i++) {
         if (scratch[i].revents == 0)
             continue;
         struct mio_source *source = mio_source_find(scratch[i].fd);
-        if (source == NULL)
+        if (source == NULL || source->kind == MIO_SOURCE_CROWD)
             continue;
         if (alone)
             return source;
@@ -214,21 +245,29 @@ static struct mio_source *oldest(struct mio_port *port, size_t n, int ready) {
     return best != NULL || port->head != NULL ? best : dead;
 }
 
-struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
+/* The same of those collected, whichever are ready. */
+static struct mio_source *next_source(struct mio_port *port, size_t n) {
+    int ready = n > 0 ? poll(scratch, n, 0) : 0;
+    if (ready > 0)
+        mio_crowd_collect(port);
+    return ready > 0 || mio_crowd_first(port) != NULL ? oldest(port, n, ready) : NULL;
+}
+
+static struct mio_kmsg *take_next(struct mio_port *port, bool *ret_shortage) {
     struct mio_source *told = port->ready == mio_task.hold ? mio_source_find(port->told) : NULL;
     *ret_shortage = false;
     port->ready = 0;
     for (unsigned bad = 0;; bad++) {
         struct mio_source *source = NULL;
         bool again = false;
-        int ready;
         size_t n = collect_fds(port, 0);
-        if (n == 1 && port->head == NULL)
+        if (n == 1 && port->crowd.fd < 0 && port->head == NULL)
             source = mio_source_find(scratch[0].fd);
-        else if (told != NULL && mio_source_port(told) == port && port->head == NULL)
+        else if (told != NULL && told->kind != MIO_SOURCE_CROWD && mio_source_port(told) == port &&
+                 !mio_port_holds_message(port))
             source = told;
-        else if (n > 0 && (ready = poll(scratch, n, 0)) > 0)
-            source = oldest(port, n, ready);
+        else
+            source = next_source(port, n);
         told = NULL;
         if (source == NULL)
             return port->head != NULL ? pop_local(port) : NULL;
@@ -242,6 +281,12 @@ struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
             return NULL;
         }
     }
+}
+
+struct mio_kmsg *mio_port_dequeue(struct mio_port *port, bool *ret_shortage) {
+    struct mio_kmsg *kmsg = take_next(port, ret_shortage);
+    tell_of_ripe(port);
+    return kmsg;
 }
 
 static void abandon(struct mio_kmsg *kmsg) {
@@ -270,8 +315,7 @@ void mio_port_abandon(struct mio_port *port) {
             shutdown(once->source.fd, SHUT_RDWR); /* a flood comes to its end */
     }
     while ((n = collect_fds(port, 0)) > 0 || port->head != NULL) {
-        int ready = n > 0 ? poll(scratch, n, 0) : 0;
-        struct mio_source *source = ready > 0 ? oldest(port, n, ready) : NULL;
+        struct mio_source *source = next_source(port, n);
         if (source != NULL)
             abandon_next(source);
         else if (port->head != NULL)

@@ -354,7 +354,7 @@ static mach_msg_return_t receive_locked(mach_msg_header_t *msg, mach_msg_option_
     struct mio_deadline deadline =
         option & MACH_RCV_TIMEOUT ? mio_deadline_in(timeout) : mio_deadline_never();
     /* An answer is never there yet: a look at the wire would be in vain. */
-    bool look = !is_answer || (target.port != NULL ? target.port->head != NULL
+    bool look = !is_answer || (target.port != NULL ? mio_port_holds_message(target.port)
                                                    : target.set->watch == NULL ||
                                                          !mio_list_empty(&target.set->ready));
     for (bool last = option & MACH_RCV_TIMEOUT && timeout == 0;; look = true) {

@@ -54,7 +54,7 @@ struct mio_source *mio_source_find(int fd) {
 }
 
 struct mio_port *mio_source_port(struct mio_source *source) {
-    if (source->kind == MIO_SOURCE_RX)
+    if (source->kind == MIO_SOURCE_RX || source->kind == MIO_SOURCE_CROWD)
         return source->port;
     if (source->kind == MIO_SOURCE_ONCE_RX)
         return source->once->home;
@@ -70,7 +70,9 @@ int mio_source_release(struct mio_source *source) {
         mio_notice_left(source);
     }
     struct mio_port *port = mio_source_port(source);
-    if (port != NULL)
+    if (source->kind == MIO_SOURCE_ONCE_RX)
+        mio_crowd_leave(source->once);
+    else if (port != NULL)
         mio_watch_source_removed(port, source);
     if (mio_source_find(fd) == source)
         mio_task.sources[fd] = NULL;
@@ -159,6 +161,8 @@ static bool change_port(struct mio_watch_link *link, uint32_t old, uint32_t new)
     bool ok = true;
     if (port->rx.fd >= 0 && !port->broken)
         ok = change_fd(link->watch, port->rx.fd, old, new);
+    if (port->crowd.fd >= 0)
+        return change_fd(link->watch, port->crowd.fd, old, new) && ok;
     MIO_EACH(item, &port->onces) {
         struct mio_once *once = MIO_CONTAINER(item, struct mio_once, link);
         if (once->state != MIO_ONCE_EXPORTED)
@@ -227,12 +231,14 @@ void mio_watch_remove(struct mio_watch *watch, struct mio_port *port, bool edge)
         free_link(link);
 }
 
-void mio_watch_source_added(struct mio_port *port, struct mio_source *source) {
+bool mio_watch_source_added(struct mio_port *port, struct mio_source *source) {
+    bool ok = true;
     MIO_EACH(item, &port->links) {
         struct mio_watch_link *link = MIO_CONTAINER(item, struct mio_watch_link, of_port);
         if (link->events != 0 && usable(link->watch))
-            change_fd(link->watch, source->fd, 0, link->events);
+            ok = change_fd(link->watch, source->fd, 0, link->events) && ok;
     }
+    return ok;
 }
 
 void mio_watch_source_removed(struct mio_port *port, struct mio_source *source) {
