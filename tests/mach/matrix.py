@@ -34,8 +34,8 @@ either system. `make conformance` runs them and writes this page. A statement th
 system is gated in `tests/mach/gates.toml` with the reason, and its test must then fail there.
 
 On Linux {passing} of {total} statements pass, {gated} are gated. On macOS the tests have not been
-run yet. Statements with a letter are machio's own, {own} beside those {total}, of calls that none of
-them is about.
+run yet. Statements with a letter are machio's own, {own} beside those {total}, of calls that none
+of them is about.
 """
 
 
