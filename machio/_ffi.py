@@ -340,6 +340,45 @@ def bootstrap_register(name: bytes, port: int) -> None:
     _bootstrap(code, f"bootstrap_register({name.decode()!r})")
 
 
+# What is asked for in two halves, and the call that it is otherwise.
+ASK_CHECK_IN: int = lib.MACHIO_ASK_CHECK_IN
+ASK_REGISTER: int = lib.MACHIO_ASK_REGISTER
+ASK_LOOK_UP: int = lib.MACHIO_ASK_LOOK_UP
+_ASKED = {
+    ASK_CHECK_IN: "bootstrap_check_in",
+    ASK_REGISTER: "bootstrap_register",
+    ASK_LOOK_UP: "bootstrap_look_up",
+}
+
+
+def bootstrap_ask(what: int, name: bytes, port: int, reply: int) -> int | None:
+    """Send a request, to be answered at the receive right `reply`; never blocks.
+
+    Returns what `bootstrap_answer` wants to know of the connection; None: nothing was sent, and
+    the call that may block is to be made.
+    """
+    connection = ffi.new("unsigned int *")
+    if lib.machio_bootstrap_ask(what, name, port, reply, connection):
+        return None
+    return int(connection[0])
+
+
+def bootstrap_answer(what: int, name: bytes, port: int, reply: int, connection: int) -> int | None:
+    """Return the right that the answer brings, or `port`; the caller owns it. Never blocks.
+
+    None: the answer has not come; 0: nor will it, since the server has died.
+    """
+    found = ffi.new("mach_port_t *")
+    code = lib.machio_bootstrap_answer(what, name, port, reply, connection, found)
+    if code == 0:
+        return int(found[0])
+    if code == lib.MACH_RCV_TIMED_OUT:
+        return None
+    if code != lib.MIG_SERVER_DIED:
+        _bootstrap(code, f"{_ASKED[what]}({name.decode()!r})")
+    return 0
+
+
 class Kqueue:
     """A kqueue and its fd. `change` may be called from any thread, `events` by one at a time."""
 

@@ -195,6 +195,7 @@ class Adapter:
         self.closed: bool = False
         self.mailbox: Any = None  # the notify port; _requests.py keeps it here
         self.reply_ports: Any = None  # the idle ones; ports.py keeps them here
+        self.threads: Any = None  # how many there may be; bootstrap.py keeps it here
         self.kqueue: _ffi.Kqueue = _ffi.Kqueue()
         try:
             # For reading only: no kqueue becomes writable, and a Mac's cannot be asked for that.

@@ -1,28 +1,32 @@
 """The bootstrap server: service names to rights.
 
-Service names are 1 to 127 bytes long. The calls talk to another process and may block, so the
-coroutines make them in a worker thread; a right that arrives after its caller was cancelled is
-released. Each has a `_blocking` twin for programs without a loop.
+Service names are 1 to 127 bytes long. A server that is there is asked by a message and answers by
+one, for which the coroutines wait in the loop, as for any. Where that cannot be (there is none yet,
+it has died meanwhile, it is the system's own) they make the call that blocks in a worker thread. A
+right that arrives after its caller was cancelled is released. Each has a `_blocking` twin for
+programs without a loop.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import anyio.to_thread
-
-from . import _ffi
+from . import _ffi, _loop
 from .codes import BootstrapCode
 from .errors import BootstrapError, UsageError
 from .messages import PortRightType
-from .ports import ReceiveRight, SendRight
+from .ports import ReceiveRight, SendRight, return_reply_port, take_reply_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_NAME = 127
+# Threads that a loop has under way; who is cancelled does not wait for his.
+_MOST_THREADS = 40
 
 R = TypeVar("R", bound="ReceiveRight | SendRight")
 
@@ -46,6 +50,17 @@ async def check_in(name: str) -> ReceiveRight:
     mach_msg if the server cannot be reached. Mach: bootstrap_check_in.
     """
     encoded = _encode(name)
+    port = ReceiveRight.allocate()
+    try:
+        found = await _ask(_ffi.ASK_CHECK_IN, encoded, port.name)
+        if found == port.name:
+            return port
+    except BaseException:
+        port.close()
+        raise
+    port.close()
+    if found:  # that of a service which was created before
+        return ReceiveRight(found)
     return await _Errand(lambda: ReceiveRight(_ffi.bootstrap_check_in(encoded))).run()
 
 
@@ -55,6 +70,9 @@ async def look_up(name: str) -> SendRight:
     Raises UnknownServiceError, BootstrapError. Mach: bootstrap_look_up.
     """
     encoded = _encode(name)
+    found = await _ask(_ffi.ASK_LOOK_UP, encoded)
+    if found:
+        return SendRight(found)
     return await _Errand(lambda: SendRight(_ffi.bootstrap_look_up(encoded))).run()
 
 
@@ -65,13 +83,16 @@ async def register(name: str, right: SendRight) -> None:
     """
     encoded = _encode(name)
     # A copy of its own, in case the caller is cancelled and closes the right while the call runs.
+    with right.copy() as copy:
+        if await _ask(_ffi.ASK_REGISTER, encoded, copy.name):
+            return
     copy = right.copy()
 
     def call() -> None:
         with copy:
             _ffi.bootstrap_register(encoded, copy.name)
 
-    await _in_worker(call)
+    await _in_thread(call)
 
 
 def check_in_blocking(name: str) -> ReceiveRight:
@@ -89,8 +110,34 @@ def register_blocking(name: str, right: SendRight) -> None:
     _ffi.bootstrap_register(_encode(name), right.name)
 
 
+async def _ask(what: int, name: bytes, port: int = 0) -> int | None:
+    """Ask the server: the right that its answer brings, which the caller owns, or `port`.
+
+    None or 0: it cannot be asked so, or it has died; the call that blocks will do. Cancelled, an
+    answer that comes is destroyed with the right in it.
+    """
+    adapter = _loop.current()
+    reply = take_reply_port(adapter)
+    try:
+        connection = _ffi.bootstrap_ask(what, name, port, reply.name)
+        if connection is None:
+            reply.close()  # if the request came back, it holds the word that its right was dropped
+            return None
+        arguments = (what, name, port, reply.name, connection)
+        watch = reply.watch()
+        found = await watch.line.stand(
+            lambda: _ffi.bootstrap_answer(*arguments), None, attempted=True
+        )
+    except BaseException:
+        reply.close()
+        raise
+    watch.quiet = True
+    return_reply_port(adapter, reply)
+    return found
+
+
 class _Errand(Generic[R]):
-    """A call in a worker thread that fetches a right, for a caller who may stop waiting."""
+    """A call in a thread that fetches a right, for a caller who may stop waiting."""
 
     def __init__(self, call: Callable[[], R]) -> None:
         self._call: Callable[[], R] = call
@@ -100,8 +147,7 @@ class _Errand(Generic[R]):
 
     async def run(self) -> R:
         try:
-            # Never in the loop: launchd is asked by a message, and takes its time to answer.
-            await _in_worker(self._fetch)
+            await _in_thread(self._fetch)
         except BaseException:
             self._abandon()
             raise
@@ -125,25 +171,38 @@ class _Errand(Generic[R]):
             right.close()
 
 
-async def _in_worker(call: Callable[[], None]) -> None:
-    """Make a call in a worker thread, which goes on though the caller be cancelled."""
-    abandoned = False
+async def _in_thread(call: Callable[[], None]) -> None:
+    """Make a call in a thread, which goes on though the caller be cancelled.
+
+    A thread of its own: such calls are rare, and may be under way when the loop has long gone.
+    """
+    adapter, loop = _loop.current(), asyncio.get_running_loop()
+    if adapter.threads is None:
+        adapter.threads = asyncio.Semaphore(_MOST_THREADS)
+    done = loop.create_future()
+
+    def tell(problem: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if problem is None:
+            done.set_result(None)
+        else:
+            done.set_exception(problem)
 
     def work() -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        # To tell a loop that is closing just now is to write into a pipe that nobody reads.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        problem = None
         try:
             call()
-        finally:
-            # A thread that was abandoned is about to tell a loop that may be closing just now:
-            # into a pipe that nobody reads any more.
-            if not abandoned:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, problem)
 
-    try:
-        await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-    except BaseException:
-        abandoned = True
-        raise
+    async with adapter.threads:
+        threading.Thread(target=work, name="machio bootstrap call").start()
+        await done
 
 
 def _encode(name: str) -> bytes:

@@ -236,8 +236,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         """
         deadline = Deadline(timeout)
         adapter = _loop.current()
-        idle = _idle_reply_ports(adapter)
-        port = idle.pop() if idle else ReceiveRight.allocate()
+        port = take_reply_port(adapter)
         try:
             waits = _requests.is_awaited(self._name)
             outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
@@ -247,11 +246,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         except BaseException:
             port.close()  # and with it the answer, whenever it comes
             raise
-        # A send-once right is good for one message: nothing more can come to this port.
-        if len(idle) < _IDLE_REPLY_PORTS and adapter.usable():
-            idle.append(port)
-        else:
-            port.close()
+        return_reply_port(adapter, port)
         return _answer(answer)
 
     def call_blocking(self, message: Message, timeout: float | None = None) -> Message:
@@ -354,13 +349,22 @@ class PortSet(Receiver["tuple[ReceiveRight | None, Message]"]):
         _ffi.mod_refs(name, PortRightType.PORT_SET, -1)
 
 
-def _idle_reply_ports(adapter: _loop.Adapter) -> list[ReceiveRight]:
-    """Return the loop's reply ports that no call uses; closed with its adapter."""
+def take_reply_port(adapter: _loop.Adapter) -> ReceiveRight:
+    """Return an empty port of this loop's that nobody else uses; the caller owns it."""
+    idle: list[ReceiveRight] | None = adapter.reply_ports
+    return idle.pop() if idle else ReceiveRight.allocate()
+
+
+def return_reply_port(adapter: _loop.Adapter, port: ReceiveRight) -> None:
+    """Take back a port whose one send-once right was used: nothing more can come to it."""
     if adapter.reply_ports is None:
         adapter.reply_ports = []
         adapter.at_close(lambda idle=adapter.reply_ports: _close_all(idle))  # type: ignore[misc]
     idle: list[ReceiveRight] = adapter.reply_ports
-    return idle
+    if len(idle) < _IDLE_REPLY_PORTS and adapter.usable():
+        idle.append(port)
+    else:
+        port.close()
 
 
 def _close_all(ports: list[ReceiveRight]) -> None:

@@ -1,13 +1,16 @@
 """Names to rights by the bootstrap server, from this process; and what cancelling leaves behind."""
 
 import asyncio
+import os
 import secrets
+import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 import machio
-from machio import Message, PortRightType, ReceiveRight, _ffi, bootstrap
+from machio import Message, PortRightType, ReceiveRight, _ffi, _loop, bootstrap
 from machio.codes import BootstrapCode
 
 SEND = PortRightType.SEND
@@ -20,6 +23,31 @@ def name():
     return f"org.machio.test.{secrets.token_hex(8)}"
 
 
+def never(*_):
+    pytest.fail("the call is not made in this way")
+
+
+@pytest.fixture
+def in_the_loop(bootstrap_server, monkeypatch):
+    """Have the coroutines wait for the server's messages: there is one that can be asked."""
+    assert _ffi.lib.machio_bootstrap_connect(1) == 0
+    for call in ("check_in", "look_up", "register"):
+        monkeypatch.setattr(_ffi, f"bootstrap_{call}", never)
+
+
+@pytest.fixture
+def in_a_thread(monkeypatch):
+    """Have the coroutines make the calls that block, as where no server can be asked."""
+    monkeypatch.setattr(_ffi, "bootstrap_ask", lambda *_: None)
+
+
+@pytest.fixture(params=["in_the_loop", "in_a_thread"])
+def way(request):
+    """Either of them."""
+    request.getfixturevalue(request.param)
+
+
+@pytest.mark.usefixtures("way")
 async def test_check_in_and_look_up(name):
     with await bootstrap.check_in(name) as service, await bootstrap.look_up(name) as send:
         assert send.name == service.name, "one name a port"
@@ -28,6 +56,7 @@ async def test_check_in_and_look_up(name):
         with await bootstrap.look_up(name) as again:
             assert again == send
             assert _ffi.get_refs(send.name, SEND) == 2
+        assert service.status.make_send_count == 0
 
 
 def test_the_blocking_twins(name):
@@ -36,6 +65,7 @@ def test_the_blocking_twins(name):
         assert service.receive_nowait().id == 2
 
 
+@pytest.mark.usefixtures("way")
 async def test_an_unknown_name(name):
     with pytest.raises(machio.UnknownServiceError) as caught:
         await bootstrap.look_up(name)
@@ -43,6 +73,7 @@ async def test_an_unknown_name(name):
     assert name in str(caught.value)
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_name_that_is_checked_in(name):
     with await bootstrap.check_in(name):
         with pytest.raises(machio.BootstrapError) as caught:
@@ -61,17 +92,27 @@ def test_the_status_of_a_name(name):
         assert _ffi.get_refs(service.name, SEND) == 0
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_name_ends_with_its_port(name):
     (await bootstrap.check_in(name)).close()
     (await bootstrap.check_in(name)).close()
 
 
+@pytest.mark.usefixtures("way")
 async def test_registering_keeps_the_callers_right(name):
     with ReceiveRight.allocate() as port, port.make_send() as send:
         await bootstrap.register(name, send)
         assert not send.closed
         with await bootstrap.look_up(name) as found:
             assert found == send
+        with pytest.raises(machio.BootstrapError) as caught:
+            await bootstrap.register(name, send)
+        assert caught.value.code is BootstrapCode.SERVICE_ACTIVE
+
+
+def test_registering_with_the_blocking_twin(name):
+    with ReceiveRight.allocate() as port, port.make_send() as send:
+        bootstrap.register_blocking(name, send)
         with pytest.raises(machio.BootstrapError) as caught:
             bootstrap.register_blocking(name, send)
         assert caught.value.code is BootstrapCode.SERVICE_ACTIVE
@@ -84,6 +125,7 @@ async def test_impossible_names_are_the_callers_mistake(bad):
             await call(bad)
 
 
+@pytest.mark.usefixtures("way")
 async def test_the_longest_name(name):
     longest = name.ljust(127, "x")
     with await bootstrap.check_in(longest) as service, await bootstrap.look_up(longest) as send:
@@ -96,6 +138,7 @@ async def test_the_bootstrap_port_is_a_right_like_others():
         assert one.name == _ffi.bootstrap_port()
 
 
+@pytest.mark.usefixtures("in_a_thread")
 @pytest.mark.parametrize("moment", ["while the call runs", "when it has ended"])
 async def test_a_right_that_comes_too_late_is_released(name, monkeypatch, moment):
     started, allowed, fetched = (threading.Event() for _ in range(3))
@@ -123,3 +166,67 @@ async def test_a_right_that_comes_too_late_is_released(name, monkeypatch, moment
     await asyncio.to_thread(fetched.wait, 10)
     with probes[0] as probe:
         await probe.died(10)
+
+
+@pytest.mark.usefixtures("in_the_loop")
+@pytest.mark.parametrize("moment", ["asked", "answered"])
+@pytest.mark.parametrize("call", ["check_in", "look_up", "register"])
+async def test_an_answer_that_comes_too_late_is_destroyed(name, monkeypatch, moment, call):
+    fire, ask = _loop.Watch.fire, _ffi.bootstrap_ask
+
+    def cancel_and_fire(watch, flags, *, at_once):
+        task.cancel()
+        fire(watch, flags, at_once=at_once)
+
+    def ask_and_cancel(*arguments):
+        task.cancel()
+        return ask(*arguments)
+
+    with ReceiveRight.allocate() as port, port.make_send() as send:
+        await bootstrap.register(f"{name}.r", send)
+        work = {
+            "check_in": lambda: bootstrap.check_in(name),
+            "look_up": lambda: bootstrap.look_up(f"{name}.r"),
+            "register": lambda: bootstrap.register(name, send),
+        }
+        with monkeypatch.context() as patch:
+            if moment == "asked":
+                patch.setattr(_ffi, "bootstrap_ask", ask_and_cancel)
+            else:
+                patch.setattr(_loop.Watch, "fire", cancel_and_fire)
+            task = asyncio.create_task(work[call]())
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert _ffi.get_refs(send.name, SEND) == 1
+        if call == "check_in":
+            (await bootstrap.check_in(name)).close()  # the name has ended with the port
+
+
+@pytest.mark.parametrize("call", ["check_in", "look_up", "register"])
+async def test_a_server_that_dies_when_asked_has_a_successor(name, monkeypatch, call):
+    assert _ffi.lib.machio_bootstrap_connect(1) == 0
+    ask = _ffi.bootstrap_ask
+
+    def ask_and_kill(*arguments):
+        """The request is on its way, or in the server's queue, when it is stopped and killed."""
+        pid = int(Path(os.environ["MACHIO_BOOTSTRAP"], "lock").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        connection = ask(*arguments)
+        assert connection is not None
+        os.kill(pid, signal.SIGKILL)
+        monkeypatch.setattr(_ffi, "bootstrap_ask", ask)
+        return connection
+
+    with ReceiveRight.allocate() as port, port.make_send() as send:
+        await bootstrap.register(f"{name}.r", send)
+        monkeypatch.setattr(_ffi, "bootstrap_ask", ask_and_kill)
+        if call == "check_in":
+            with await bootstrap.check_in(name), await bootstrap.look_up(name):
+                pass
+        elif call == "look_up":
+            with await bootstrap.look_up(f"{name}.r") as found:
+                assert found == send
+        else:
+            await bootstrap.register(name, send)
+            with await bootstrap.look_up(name) as found:
+                assert found == send

@@ -36,6 +36,19 @@ WEAK kern_return_t machio_bootstrap_connect(int start) {
     return KERN_SUCCESS;
 }
 
+WEAK kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
+                                        mach_port_t reply, unsigned *ret_connection) {
+    (void)what, (void)service_name, (void)port, (void)reply, (void)ret_connection;
+    return KERN_NOT_SUPPORTED;
+}
+
+WEAK kern_return_t machio_bootstrap_answer(int what, const char *service_name, mach_port_t port,
+                                           mach_port_t reply, unsigned connection,
+                                           mach_port_t *sp) {
+    (void)what, (void)service_name, (void)port, (void)reply, (void)connection, (void)sp;
+    return KERN_NOT_SUPPORTED;
+}
+
 WEAK kern_return_t machio_bootstrap_directory(char *path, unsigned int size) {
     (void)path, (void)size;
     return KERN_NOT_SUPPORTED;

@@ -1,6 +1,9 @@
 /* shim.h: what machio needs beside Mach's own calls. */
 
 #define MACHIO_RECEIVED_LAST ...
+#define MACHIO_ASK_CHECK_IN ...
+#define MACHIO_ASK_REGISTER ...
+#define MACHIO_ASK_LOOK_UP ...
 #define MACHIO_LEAVE_UNLINK ...
 #define MACHIO_LEAVE_NOW ...
 
@@ -15,6 +18,10 @@ const char *machio_last_error(void);
 kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *address);
 kern_return_t machio_bootstrap_connect(int start);
+kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
+                                   mach_port_t reply, unsigned *ret_connection);
+kern_return_t machio_bootstrap_answer(int what, const char *service_name, mach_port_t port,
+                                      mach_port_t reply, unsigned connection, mach_port_t *sp);
 kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
 kern_return_t machio_bootstrap_listen(int *ret_listener);
 kern_return_t machio_bootstrap_claim(int *ret_crashed);

@@ -70,6 +70,27 @@ kern_return_t machio_set_bootstrap_command(const char *const argv[]);
  */
 kern_return_t machio_bootstrap_connect(int start);
 
+/*
+ * A bootstrap call in two halves, neither of which waits for anybody. what: MACHIO_ASK_LOOK_UP, or
+ * with a `port`, whose receive right (send right) is the caller's, CHECK_IN (REGISTER).
+ *
+ * ask: sends the request; the answer comes to the receive right `reply`, which nobody else uses.
+ * *ret_connection is for the other half. KERN_NOT_SUPPORTED, MACH_SEND_*: it was not sent, for
+ * want of a server say; the call that waits will do.
+ *
+ * answer: MACH_RCV_TIMED_OUT: not yet. MIG_SERVER_DIED: there will be none; the call that waits
+ * finds another server. Else as bootstrap_look_up() and so on, *sp being `port` where they bring
+ * nothing. Ownership: as of those; a CHECK_IN that brings another right leaves `port` the caller's.
+ */
+#define MACHIO_ASK_CHECK_IN 11001
+#define MACHIO_ASK_REGISTER 11002
+#define MACHIO_ASK_LOOK_UP 11003
+
+kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
+                                   mach_port_t reply, unsigned *ret_connection);
+kern_return_t machio_bootstrap_answer(int what, const char *service_name, mach_port_t port,
+                                      mach_port_t reply, unsigned connection, mach_port_t *sp);
+
 /* The bootstrap directory as the environment has it now. KERN_INSUFFICIENT_BUFFER_SIZE. */
 kern_return_t machio_bootstrap_directory(char *path, unsigned int size);
 

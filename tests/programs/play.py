@@ -32,10 +32,6 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio._backends._asyncio  # now: another user may not be able to read this Python
-import anyio.to_thread
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import LOOPS, block_in_vain, leaked_fds, open_fds, rights_held
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
 
 LIMIT = 20  # seconds for one role; the machine may be busy
 PATIENCE = 5.0
-WORKERS = 3
 PR_SET_CHILD_SUBREAPER = 36
 SO_NOSIGPIPE = 0x1022
 # Linux: the kernel tells who speaks. macOS: whoever speaks to nobody survives it.
@@ -243,14 +238,9 @@ async def count(
 
 
 async def warm_up() -> None:
-    """Open what stays open for the life of a process, or of a thread that calls Mach."""
+    """Open what stays open for the life of a process, and be connected to the bootstrap server."""
     with machio.bootstrap.port() as foreign, contextlib.suppress(machio.ReceiveTimedOut):
         await foreign.died(0.001)
-    # The workers that will ask the bootstrap server, all at once so that each is another.
-    together = threading.Barrier(WORKERS)
-    async with anyio.create_task_group() as group:
-        for _ in range(WORKERS):
-            group.start_soon(anyio.to_thread.run_sync, block_together, together)
     block_in_vain()
     with machio.ChildPortHandshake() as handshake, machio.ReceiveRight.allocate() as port:
         offer = asyncio.create_task(
@@ -271,11 +261,6 @@ async def warm_up() -> None:
             await asyncio.sleep(0)
             port.close()
             await dead
-
-
-def block_together(together: threading.Barrier) -> None:
-    together.wait(PATIENCE)
-    block_in_vain()
 
 
 if __name__ == "__main__":

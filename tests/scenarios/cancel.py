@@ -35,17 +35,39 @@ from .stage import LIMIT, variants
 
 
 def _cancel_while_asked(task, done):
-    """While the bootstrap server is asked, in another thread; the right comes after it."""
+    """While the bootstrap server is asked; its answer comes to nobody."""
+    return patched(_ffi, "bootstrap_ask", then(task.cancel))
+
+
+def _cancel_when_answered(task, done):
+    """When the bootstrap server has answered, and the task does not know."""
+
+    def fire(original, watch, flags, *, at_once):
+        task.cancel()
+        original(watch, flags, at_once=at_once)
+
+    return patched(_loop.Watch, "fire", fire)
+
+
+@contextlib.contextmanager
+def in_a_thread(name, call):
+    """Have a call of the bootstrap server's made in another thread, by `call(original, name)`."""
+    with patched(_ffi, "bootstrap_ask", lambda *_: None), patched(_ffi, name, call):
+        yield
+
+
+def _cancel_while_called(task, done):
+    """While the bootstrap server is called in another thread; the right comes after it."""
 
     def check_in(original, name):
         task.get_loop().call_soon_threadsafe(task.cancel)
         assert done.wait(LIMIT)
         return original(name)
 
-    return patched(_ffi, "bootstrap_check_in", check_in)
+    return in_a_thread("bootstrap_check_in", check_in)
 
 
-def _cancel_when_answered(task, done):
+def _cancel_when_called(task, done):
     """When the bootstrap server has answered, in another thread, and the task does not know."""
 
     def check_in(original, name):
@@ -54,7 +76,7 @@ def _cancel_when_answered(task, done):
         assert done.wait(LIMIT)
         return result
 
-    return patched(_ffi, "bootstrap_check_in", check_in)
+    return in_a_thread("bootstrap_check_in", check_in)
 
 
 def _cancel_while_full(task, done):
@@ -79,26 +101,40 @@ def _cancel_when_empty(task, done):
     return patched(_checkin.Server, "empty", then(lambda: task.get_loop().call_soon(task.cancel)))
 
 
+@contextlib.contextmanager
+def _fired(fire):
+    """Have a wait for a check-in end by `fire(original, watch, flags)`."""
+    waits = []
+
+    def call(original, watch, flags, *, at_once):
+        if waits and watch.filter == _ffi.EVFILT_MACHPORT:
+            fire(original, watch, flags)
+        else:
+            original(watch, flags, at_once=at_once)
+
+    empty = then(lambda: waits.append(True))
+    with patched(_checkin.Server, "empty", empty), patched(_loop.Watch, "fire", call):
+        yield
+
+
 def _cancel_when_come(task, done):
     """When the check-in has come and the server is about to be woken."""
 
-    def fire(original, watch, flags, *, at_once):
-        if watch.filter == _ffi.EVFILT_MACHPORT:
-            task.cancel()
-        original(watch, flags, at_once=at_once)
+    def fire(original, watch, flags):
+        task.cancel()
+        original(watch, flags, at_once=True)
 
-    return patched(_loop.Watch, "fire", fire)
+    return _fired(fire)
 
 
 def _cancel_when_woken(task, done):
     """When the check-in has come and the server has been woken, but has not run."""
 
-    def fire(original, watch, flags, *, at_once):
+    def fire(original, watch, flags):
         original(watch, flags, at_once=False)
-        if watch.filter == _ffi.EVFILT_MACHPORT:
-            task.cancel()
+        task.cancel()
 
-    return patched(_loop.Watch, "fire", fire)
+    return _fired(fire)
 
 
 @variants(
@@ -107,6 +143,8 @@ def _cancel_when_woken(task, done):
         for step in (
             _cancel_while_asked,
             _cancel_when_answered,
+            _cancel_while_called,
+            _cancel_when_called,
             _cancel_while_full,
             _cancel_when_written,
             _cancel_when_empty,
@@ -142,8 +180,6 @@ class ServerCancelled:
             begun.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            # A call in another thread may still be under way, and has to be cleaned up as well.
-            await asyncio.get_running_loop().shutdown_default_executor()
         stage.tell("client")
 
     async def client(stage, step):
@@ -171,7 +207,8 @@ def fill(fd: int) -> None:
 @variants(
     Reading=("It waits for the offer.", 0),
     LookingUp=("It asks the bootstrap server.", 1),
-    WaitingForRoom=("It waits for room in the service's queue.", 2),
+    LookingUpInAThread=("It asks the bootstrap server in another thread.", 2),
+    WaitingForRoom=("It waits for room in the service's queue.", 3),
 )
 class ClientCancelled:
     """The client is cancelled before the check-in: its right is where it was, the server is told."""
@@ -180,7 +217,7 @@ class ClientCancelled:
         if step == 0:
             await stage.hear("client")
             await serve_in_vain(stage)
-        elif step == 1:
+        elif step in (1, 2):
             await serve_in_vain(stage)
         else:
             with held_up(stage, False):
@@ -212,7 +249,10 @@ class ClientCancelled:
             async with stage.offer() as offer:
                 with contextlib.ExitStack() as stack:
                     if step == 1:
-                        stack.enter_context(patched(_ffi, "bootstrap_look_up", look_up))
+                        asked = then(lambda: task.cancel())
+                        stack.enter_context(patched(_ffi, "bootstrap_ask", asked))
+                    elif step == 2:
+                        stack.enter_context(in_a_thread("bootstrap_look_up", look_up))
                     else:
                         await stage.hear("server")
                         service = stack.enter_context(await bootstrap.look_up(name_in(offer)))

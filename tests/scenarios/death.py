@@ -16,7 +16,6 @@ from machio import (
     ReceiveRight,
     SendRight,
     _checkin,
-    _ffi,
     _pipes,
     bootstrap,
 )
@@ -31,7 +30,6 @@ from .acts import (
     patched,
     serve_in_vain,
     still_works,
-    then,
 )
 from .stage import LIMIT, Scenario, Stage, variants
 
@@ -170,9 +168,7 @@ class ServerKilledAfterItsWrites:
                 if step == 0:
                     await end_of_server(stage)
                 elif step == 1:
-                    stack.enter_context(
-                        patched(_ffi, "bootstrap_look_up", then(lambda: _end_now(stage)))
-                    )
+                    stack.enter_context(patched(bootstrap, "look_up", _found(stage)))
                 else:
                     service = stack.enter_context(await bootstrap.look_up(name_in(offer)))
                     with pytest.raises(machio.SendTimedOut):
@@ -188,6 +184,15 @@ class ServerKilledAfterItsWrites:
 def _end_now(stage: Stage) -> None:
     stage.tell("server")
     assert stage.hear_now("server") == ""
+
+
+def _found(stage: Stage) -> Callable[..., Any]:
+    async def wrapper(original, name):
+        found = await original(name)
+        _end_now(stage)
+        return found
+
+    return wrapper
 
 
 def _told(stage: Stage) -> Callable[..., Any]:

@@ -37,7 +37,8 @@ struct service {
 };
 
 static pthread_mutex_t connecting = PTHREAD_MUTEX_INITIALIZER;
-static _Thread_local bool busy; /* this thread is the one that connects */
+static _Thread_local bool busy;   /* this thread is the one that connects */
+static _Thread_local bool asking; /* ... asks a server; of its end it wants to be told */
 
 static struct service *services;
 static unsigned connection; /* counts them */
@@ -150,8 +151,12 @@ bool mio_bootstrap_seems_ready(void) {
     return mio_task.bootstrap != NULL && mio_task.bootstrap->tx >= 0 && !settling && !busy;
 }
 
+void mio_bootstrap_asking(bool on) {
+    asking = on;
+}
+
 bool mio_bootstrap_pending(mach_port_name_t name) {
-    return mio_task.bootstrap != NULL && name != MACH_PORT_NULL &&
+    return !asking && mio_task.bootstrap != NULL && name != MACH_PORT_NULL &&
            mio_task.bootstrap->name == name && !is_connected();
 }
 

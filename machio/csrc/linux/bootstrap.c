@@ -102,6 +102,19 @@ static kern_return_t parse(mach_msg_id_t id, union message *message,
     return MIG_TYPE_ERROR;
 }
 
+/* Sends a request and, with MACH_RCV_MSG, receives the reply. */
+static mach_msg_return_t transmit(union message *message, mach_msg_option_t option,
+                                  mach_msg_size_t size, mach_port_t bp, mach_port_name_t reply) {
+    message->head.msgh_remote_port = bp;
+    message->head.msgh_local_port = reply;
+    mach_msg_return_t result = mach_msg(&message->head, option, size, sizeof *message, reply,
+                                        MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL);
+    mach_msg_return_t code = result & ~MACH_MSG_MASK;
+    if (code == MACH_SEND_TIMED_OUT || code == MACH_SEND_NO_BUFFER)
+        mach_msg_destroy(&message->head); /* it came back */
+    return result;
+}
+
 /* One request and its reply. The reply port is the call's own: a late reply meets nobody. */
 kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_request *request,
                                      struct mio_bootstrap_answer *answer) {
@@ -113,10 +126,7 @@ kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_
     kern_return_t result = mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &reply);
     if (result != KERN_SUCCESS)
         return result;
-    message.head.msgh_remote_port = bp;
-    message.head.msgh_local_port = reply;
-    result = mach_msg(&message.head, MACH_SEND_MSG | MACH_RCV_MSG, size, sizeof message, reply,
-                      MACH_MSG_TIMEOUT_NONE, MACH_PORT_NULL);
+    result = transmit(&message, MACH_SEND_MSG | MACH_RCV_MSG, size, bp, reply);
     if (result == MACH_MSG_SUCCESS)
         result = parse(request->id, &message, answer);
     mach_port_mod_refs(mach_task_self(), reply, MACH_PORT_RIGHT_RECEIVE, -1);
@@ -154,7 +164,9 @@ static kern_return_t call(mach_port_t bp, struct mio_bootstrap_request *request,
         mio_lock();
         request->connection = mio_bootstrap_connection();
         mio_unlock();
+        mio_bootstrap_asking(ours);
         kern_return_t result = mio_bootstrap_exchange(bp, request, answer);
+        mio_bootstrap_asking(false);
         if (!ours || tries == 3 || (result != MIG_SERVER_DIED && result != MACH_SEND_INVALID_DEST))
             return result;
     }
@@ -162,6 +174,20 @@ static kern_return_t call(mach_port_t bp, struct mio_bootstrap_request *request,
 
 static void give_up(mach_port_name_t name, mach_port_right_t right) {
     mach_port_mod_refs(mach_task_self(), name, right, -1);
+}
+
+/* Of what was answered with yes; false: by a server that has died since. */
+static bool remember(struct mio_bootstrap_request *request,
+                     const struct mio_bootstrap_answer *answer) {
+    if (request->id != MIO_BOOTSTRAP_CREATE_SERVICE && answer->port != MACH_PORT_NULL) {
+        request->id = MIO_BOOTSTRAP_REGISTER; /* what another server is told of it */
+        request->port = answer->port;
+        request->disposition = MACH_MSG_TYPE_MAKE_SEND;
+    }
+    mio_lock();
+    bool remembered = mio_bootstrap_remember(request);
+    mio_unlock();
+    return remembered;
 }
 
 /*
@@ -181,20 +207,24 @@ static kern_return_t change(mach_port_t bp, struct mio_bootstrap_request *reques
             give_up(given, MACH_PORT_RIGHT_RECEIVE);
         if (result != KERN_SUCCESS || !is_ours(bp))
             return result;
-        if (!creates && answer->port != MACH_PORT_NULL) {
-            request->id = MIO_BOOTSTRAP_REGISTER; /* what another server is told of it */
-            request->port = given = answer->port;
-            request->disposition = MACH_MSG_TYPE_MAKE_SEND;
-        }
-        mio_lock();
-        remembered = mio_bootstrap_remember(request);
-        mio_unlock();
+        if (!creates && answer->port != MACH_PORT_NULL)
+            given = answer->port;
+        remembered = remember(request, answer);
         if (!remembered && creates)
             give_up(answer->port, MACH_PORT_RIGHT_SEND);
     }
     if (given != MACH_PORT_NULL)
         answer->port = given;
     return KERN_SUCCESS;
+}
+
+/* The owner did not make the right that the server has. */
+static void reset_count(mach_port_name_t port) {
+    mio_lock();
+    struct mio_entry *entry = mio_space_lookup(port);
+    if (entry != NULL && entry->type & MACH_PORT_TYPE_RECEIVE)
+        entry->port->mscount = 0;
+    mio_unlock();
 }
 
 /*
@@ -216,11 +246,7 @@ kern_return_t bootstrap_check_in(mach_port_t bp, const char *service_name, mach_
     request.port = port;
     result = change(bp, &request, &answer);
     if (result == KERN_SUCCESS && answer.port == MACH_PORT_NULL) {
-        mio_lock();
-        struct mio_entry *entry = mio_space_lookup(port);
-        if (entry != NULL && entry->type & MACH_PORT_TYPE_RECEIVE)
-            entry->port->mscount = 0;
-        mio_unlock();
+        reset_count(port);
         *sp = port;
         return KERN_SUCCESS;
     }
@@ -278,4 +304,60 @@ kern_return_t bootstrap_status(mach_port_t bp, const char *service_name,
     if (result == KERN_SUCCESS)
         *service_active = answer.status;
     return result;
+}
+
+/* ---- in two halves ------------------------------------------------------------------------- */
+
+static struct mio_bootstrap_request request_of(int what, const char *service_name,
+                                               mach_port_t port) {
+    struct mio_bootstrap_request request = {.id = what,
+                                            .port = port,
+                                            .disposition = what == MIO_BOOTSTRAP_CHECK_IN
+                                                               ? MACH_MSG_TYPE_MAKE_SEND
+                                                               : MACH_MSG_TYPE_COPY_SEND};
+    set_name(&request, service_name);
+    return request;
+}
+
+kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
+                                   mach_port_t reply, unsigned *ret_connection) {
+    struct mio_bootstrap_request request = request_of(what, service_name, port);
+    union message message;
+
+    mio_say(NULL);
+    mio_lock();
+    bool ready = is_ours_locked(bootstrap_port) && mio_bootstrap_seems_ready();
+    *ret_connection = mio_bootstrap_connection();
+    mio_unlock();
+    if (!ready)
+        return MACH_SEND_INVALID_DEST;
+    mio_bootstrap_asking(true);
+    kern_return_t result = transmit(&message, MACH_SEND_MSG | MACH_SEND_TIMEOUT,
+                                    build(&request, &message), bootstrap_port, reply);
+    mio_bootstrap_asking(false);
+    return result;
+}
+
+kern_return_t machio_bootstrap_answer(int what, const char *service_name, mach_port_t port,
+                                      mach_port_t reply, unsigned connection, mach_port_t *sp) {
+    struct mio_bootstrap_request request = request_of(what, service_name, port);
+    struct mio_bootstrap_answer answer = {.port = MACH_PORT_NULL};
+    union message message;
+
+    mach_msg_return_t mr = machio_receive_now(&message.head, MACH_RCV_MSG, sizeof message, reply);
+    if (mr != MACH_MSG_SUCCESS && mr != MACHIO_RECEIVED_LAST)
+        return mr;
+    kern_return_t result = parse(what, &message, &answer);
+    request.connection = connection;
+    if (result == KERN_SUCCESS && what != MIO_BOOTSTRAP_LOOK_UP && !remember(&request, &answer)) {
+        if (answer.port != MACH_PORT_NULL)
+            give_up(answer.port, MACH_PORT_RIGHT_RECEIVE);
+        return MIG_SERVER_DIED;
+    }
+    if (result != KERN_SUCCESS)
+        return result;
+    if (what == MIO_BOOTSTRAP_CHECK_IN && answer.port == MACH_PORT_NULL)
+        reset_count(port);
+    *sp = answer.port != MACH_PORT_NULL ? answer.port : port;
+    return KERN_SUCCESS;
 }

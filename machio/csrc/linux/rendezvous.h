@@ -139,6 +139,21 @@ struct mio_bootstrap_answer {
 kern_return_t mio_bootstrap_exchange(mach_port_t bp, const struct mio_bootstrap_request *request,
                                      struct mio_bootstrap_answer *answer);
 
+/*
+ * While this thread asks the server by a message, sending it connects to no other: whoever asks
+ * does that himself, or does not want to wait for it.
+ */
+void mio_bootstrap_asking(bool on);
+
+/*
+ * The two halves of a call, for who waits in a loop of his own; shim.h tells. what: the id of a
+ * request.
+ */
+kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
+                                   mach_port_t reply, unsigned *ret_connection);
+kern_return_t machio_bootstrap_answer(int what, const char *service_name, mach_port_t port,
+                                      mach_port_t reply, unsigned connection, mach_port_t *sp);
+
 /* With the lock held. Counts the connections of the bootstrap port. */
 unsigned mio_bootstrap_connection(void);
 /*
