@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +16,31 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PATIENCE = 120.0  # seconds that a run may take, whatever it does
+IMPORTS = "import asyncio; from machio import *; import machio.bootstrapd"
+AGAINST_BYTECODE = {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs are made: programs in C, and a directory for all that they leave."""
+    """Where runs are made: programs in C and bytecode, and a directory for all that they leave."""
 
     programs: Path
     directory: Path
 
     def environment(self) -> dict[str, str]:
-        """Return what a process there has in its environment."""
-        bootstrap = str(self.directory / "bootstrap")
-        own = {"MACHIO_BENCHMARK_BUILD": str(self.programs), "MACHIO_BOOTSTRAP": bootstrap}
-        return {**os.environ, **own, "TMPDIR": str(self.directory)}
+        """Return what a process there has in its environment.
+
+        It imports bytecode, as with an installed package, whatever the environment here says: a
+        checkout that may not be written to would have each process compile its sources again.
+        """
+        here = {name: value for name, value in os.environ.items() if name not in AGAINST_BYTECODE}
+        own = {
+            "MACHIO_BENCHMARK_BUILD": str(self.programs),
+            "MACHIO_BOOTSTRAP": str(self.directory / "bootstrap"),
+            "PYTHONPYCACHEPREFIX": str(self.programs / "bytecode"),
+            "TMPDIR": str(self.directory),
+        }
+        return here | own
 
 
 @dataclass(frozen=True)
@@ -42,12 +54,17 @@ class Settings:
 
 @contextlib.contextmanager
 def place(programs: Path) -> Iterator[Place]:
-    """Yield a place; the programs are compiled into a directory, what runs left is removed."""
+    """Yield a place; what runs left is removed.
+
+    The programs are compiled into a directory, and what Python imports where starts are measured.
+    """
     _compile(programs)
     # Short enough for the address of a socket, wherever TMPDIR is.
     with tempfile.TemporaryDirectory(prefix="machio-benchmark-", dir="/tmp") as directory:
+        here = Place(programs, Path(directory))
+        subprocess.run([sys.executable, "-c", IMPORTS], env=here.environment(), check=True)
         try:
-            yield Place(programs, Path(directory))
+            yield here
         finally:
             _end_server(Path(directory, "bootstrap/lock"))
 

@@ -11,13 +11,13 @@ What was read of an offer is kept when its reader is cancelled; the next one goe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-import anyio
-
 from . import _checkin, _ffi, handshake
+from ._loop import Line
 from .errors import HandshakeError, ProtocolError, ServerGoneError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,27 @@ if TYPE_CHECKING:
 VARIABLE = "MACHIO_PARENT_FD"
 
 
+class _Turn:
+    """What one task at a time has, for as long as its with block: first come, first served."""
+
+    def __init__(self) -> None:
+        self._line = Line()
+        self._taken = False
+
+    async def __aenter__(self) -> None:
+        await self._line.stand(self._take, None)
+
+    def _take(self) -> bool | None:
+        if self._taken:
+            return None
+        self._taken = True
+        return True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._taken = False
+        self._line.wake()
+
+
 class Link:
     """One end of the socket, which the link owns from then on."""
 
@@ -39,9 +60,9 @@ class Link:
         self._space = _ffi.space
         self._users = 0
         self._shut = self._closed = False
-        self._serving, self._checking_in = anyio.Lock(), anyio.Lock()
+        self._serving, self._checking_in = _Turn(), _Turn()
         self._client = _checkin.Client()  # with what was read of the next offer
-        self._scope: anyio.CancelScope | None = None  # of whoever checks in
+        self._scope: asyncio.Timeout | None = None  # of whoever checks in
 
     async def serve(
         self, right_type: PortRightType, timeout: float | None
@@ -58,8 +79,8 @@ class Link:
         self._shut = True
         with contextlib.suppress(OSError):  # the other end is closed already
             self._socket.shutdown(socket.SHUT_RDWR)
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(0)  # now
 
     def close(self) -> None:
         """Shut the link, and close the socket as soon as no handshake uses it. Idempotent."""
@@ -94,14 +115,20 @@ class Link:
             async with self._checking_in:
                 # The offer may lead anywhere, to a queue that stays full say. So the end of the
                 # process that made it does not only end the socket.
+                gone = "the other process has ended; the right was not given away"
+                if self._shut:
+                    raise ServerGoneError(gone)
+                scope = asyncio.timeout(None)
                 try:
-                    with anyio.CancelScope() as self._scope:
-                        if not self._shut:
-                            await self._answer_next(fd, right, disposition)
-                            return
+                    async with scope:
+                        self._scope = scope
+                        await self._answer_next(fd, right, disposition)
+                except TimeoutError:
+                    if not scope.expired():
+                        raise
+                    raise ServerGoneError(gone) from None
                 finally:
                     self._scope = None
-                raise ServerGoneError("the other process has ended; the right was not given away")
 
     async def _answer_next(self, fd: int, right: Right, disposition: Disposition) -> None:
         """Check in with the next offer that holds."""

@@ -8,8 +8,7 @@ it means success. An error is always header, NDR, code: mig_reply_error_t. All p
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _wire
 from ._migtypes import Fault, Kind, Reader
@@ -69,8 +68,7 @@ class Layout:
         return values
 
 
-@dataclass(frozen=True)
-class Routine:
+class Routine(NamedTuple):
     """A routine: its place in the subsystem, its messages, what is written about it."""
 
     name: str

@@ -33,7 +33,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import threading
 import time
 import warnings
@@ -197,7 +196,7 @@ def _taken(fd: int, what: str) -> int:
 def service_name() -> str:
     """Return a name that nobody has and nobody guesses."""
     where = f"{os.getpid()}.{threading.get_native_id()}"
-    return f"org.machio.child_port_handshake.{where}.{secrets.token_hex(16)}"
+    return f"org.machio.child_port_handshake.{where}.{os.urandom(16).hex()}"
 
 
 async def limited(work: Awaitable[T], timeout: float | None) -> T:
@@ -214,7 +213,7 @@ async def limited(work: Awaitable[T], timeout: float | None) -> T:
 
 async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRight | SendOnceRight:
     """Do what `serve_fd` does, but for the time limit, on an fd that stays the caller's."""
-    server = _checkin.Server(secrets.token_bytes(8), service_name(), right_type)
+    server = _checkin.Server(os.urandom(8), service_name(), right_type)
     with (
         await bootstrap.check_in(server.service_name) as service,
         contextlib.closing(_loop.current().watch_writer(fd)) as pipe,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import machio
-from machio import PortRightType, _ffi, _wire
+from machio import PortRightType, _ffi, _loop, _wire
 from machio._mach import ffi, lib
 from machio.codes import KernCode
 
@@ -144,12 +144,12 @@ def filled(size: int, seed: int = 1) -> machio.Memory:
 
 
 def rights_held() -> set[tuple[int, int, int]]:
-    """Return name, type and send urefs of all that the task's name space holds."""
+    """Return name, type and send urefs of all in the name space but what loops keep for use."""
     names, types = ffi.new("mach_port_name_array_t *"), ffi.new("mach_port_type_array_t *")
     counts = ffi.new("mach_msg_type_number_t[2]")
     me = lib.mach_task_self()
     assert lib.mach_port_names(me, names, counts, types, counts + 1) == 0
-    held = set()
+    held, kept = set(), {right.name for right in _loop.kept_rights()}
     for name, kind in zip(names[0][0 : counts[0]], types[0][0 : counts[1]], strict=True):
         try:
             refs = _ffi.get_refs(name, PortRightType.SEND)
@@ -157,7 +157,8 @@ def rights_held() -> set[tuple[int, int, int]]:
             if error.code != KernCode.INVALID_NAME:
                 raise
             continue  # gone meanwhile
-        held.add((name, kind & 0x1F0000, refs))
+        if name not in kept:
+            held.add((name, kind & 0x1F0000, refs))
     for array, count in ((names[0], counts[0]), (types[0], counts[1])):
         lib.vm_deallocate(me, int(ffi.cast("uintptr_t", array)), count * 4)
     return held

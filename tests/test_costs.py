@@ -116,6 +116,7 @@ def test_calls_of_functions_in_python(subject: str) -> None:
     [
         ("machio", "import machio"),
         ("rights", "from machio import Message, ReceiveRight, SendRight"),
+        ("parent", "from machio import ReceiveRight, parent"),
         ("all", "from machio import *"),
     ],
 )

@@ -134,6 +134,8 @@ async def test_shutting_ends_a_check_in_that_waits_for_somebody_elses_queue(port
             while not port.closed:  # it is in the message that waits
                 await asyncio.sleep(0)
             link.shut()
+            await asyncio.sleep(0)
+            link.shut()  # while the first takes effect
             with pytest.raises(machio.ServerGoneError, match="not given away"):
                 await checking_in
         assert not port.closed
