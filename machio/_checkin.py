@@ -217,7 +217,9 @@ class Client:
     def __init__(self) -> None:
         self.state: ClientState = ClientState.TOKEN
         self.name: str = ""
-        self.needed: int = TOKEN_SIZE  # how many bytes to read next, at most; 0 when READY
+        # How many bytes to read next, at most; 0 when READY. The length is part of any offer.
+        self.needed: int = TOKEN_SIZE + _LENGTH.size
+        self._size = TOKEN_SIZE  # of the part that is read
         self._part = b""
         self._token = b""
 
@@ -231,11 +233,12 @@ class Client:
         if not data:
             self._end()
         self._part += data
-        self.needed -= len(data)
-        if self.needed == 0:
-            part, self._part = self._part, b""
+        while 0 < self._size <= len(self._part):
+            part, self._part = self._part[: self._size], self._part[self._size :]
             self._fill(part)
             self.state = CLIENT_TABLE[self.state, ClientEvent.FILLED]
+        after = _LENGTH.size if self.state is ClientState.TOKEN else 0
+        self.needed = self._size + after - len(self._part)
         return self.state
 
     def body(self) -> bytes:
@@ -247,19 +250,20 @@ class Client:
     def _fill(self, part: bytes) -> None:
         if self.state is ClientState.TOKEN:
             self._token = part
-            self.needed = _LENGTH.size
+            self._size = _LENGTH.size
         elif self.state is ClientState.LENGTH:
             (length,) = _LENGTH.unpack(part)
             if not 1 <= length <= MAX_NAME:
                 self._lie(f"it announces a service name of {length} characters (1 to {MAX_NAME})")
-            self.needed = length
+            self._size = length
         else:
             if not part.isascii() or b"\0" in part:
                 self._lie("the service name is not plain ASCII")
             self.name = part.decode("ascii")
+            self._size = 0
 
     def _end(self) -> None:
-        where = f"{len(self._part)} of {len(self._part) + self.needed} bytes of {self.state.value}"
+        where = f"{len(self._part)} of {self._size} bytes of {self.state.value}"
         self.state = CLIENT_TABLE[self.state, ClientEvent.END]
         raise ServerGoneError(f"the handshake's server closed the pipe after {where}")
 

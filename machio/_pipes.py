@@ -68,10 +68,12 @@ def _without_sigpipe(fd: int) -> Iterator[None]:
     if _F_SETNOSIGPIPE is not None:
         fcntl.fcntl(fd, _F_SETNOSIGPIPE, 1)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-    pending = signal.SIGPIPE in signal.sigpending()
+    pending = signal.SIGPIPE in before and signal.SIGPIPE in signal.sigpending()
     try:
         yield
-    finally:
+    except BrokenPipeError:
         if not pending and signal.SIGPIPE in signal.sigpending():
             signal.sigwait({signal.SIGPIPE})
+        raise
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -84,9 +84,10 @@ def parse(message: Message) -> tuple[RequestId, bytes] | None:
         request = RequestId(message.id)
     except ValueError:
         return None
-    if len(message.rights) not in RIGHTS.get(request, (0,)) or len(message.body) != REQUEST.size:
+    rights = len(message.rights)
+    if rights not in RIGHTS.get(request, (0,)) or len(message.body) != REQUEST.size:
         return None
-    if len(message.rights) != len(message.descriptors):
+    if rights != len(message.descriptors):
         return None
     field = REQUEST.unpack(message.body)[1]
     name, end, _ = field.partition(b"\0")
@@ -98,6 +99,12 @@ def parse(message: Message) -> tuple[RequestId, bytes] | None:
 def shown(name: bytes) -> str:
     """Return a name fit for a terminal, whatever its owner put into it."""
     return repr(name.decode(errors="backslashreplace"))
+
+
+def _tell(pid: int, what: RequestId, name: bytes, code: int) -> None:
+    if log.isEnabledFor(logging.INFO):
+        said = explain(code) if code else "done"
+        log.info("pid %d: %s %s: %s", pid, what.name.lower(), shown(name), said)
 
 
 class Server:
@@ -284,7 +291,7 @@ class Server:
             right = self.registry.look_up(name) if what is RequestId.CREATE_SERVICE else None
             if not code and right is not None:
                 carried = (right, Disposition.COPY_SEND)
-        log.info("pid %d: %s %s: %s", pid, what.name.lower(), shown(name), _said(code))
+        _tell(pid, what, name, code)
         body = b"" if carried else RETURN_CODE.pack(NDR, code)
         if self._reply(message.reply, what, body, carried) and kept is not None and kept.closed:
             self.registry.was_checked_in(name, pid)
@@ -327,13 +334,15 @@ class Server:
 
     def _look_up(self, name: bytes, reply: SendOnceRight, pid: int) -> None:
         right = self.registry.look_up(name)
-        recovering = time.monotonic() < self._recovery_ends and len(self._parked) < MOST_PARKED
-        if right is None and recovering:
+        if right is None and self._may_come_back():
             self._parked.append((name, SendOnceRight(reply.release())))
             return
         code = 0 if right is not None else BootstrapCode.UNKNOWN_SERVICE
-        log.info("pid %d: look_up %s: %s", pid, shown(name), _said(code))
+        _tell(pid, RequestId.LOOK_UP, name, code)
         self._found(reply, right)
+
+    def _may_come_back(self) -> bool:
+        return time.monotonic() < self._recovery_ends and len(self._parked) < MOST_PARKED
 
     def _found(self, reply: SendOnceRight, right: SendRight | None) -> None:
         if right is None:
@@ -383,10 +392,6 @@ def _is_task(right: SendRight, pid: int) -> bool:
         return _ffi.pid_for_task(right.name) == pid
     except MachError:
         return pid == 0
-
-
-def _said(code: int) -> str:
-    return explain(code) if code else "done"
 
 
 # --- the program -------------------------------------------------------------------------------

@@ -201,6 +201,8 @@ def service_name() -> str:
 
 async def limited(work: Awaitable[T], timeout: float | None) -> T:
     """Await `work` for that many seconds at most. Raises HandshakeTimedOut."""
+    if timeout is None:
+        return await work
     scope = asyncio.timeout(timeout)
     try:
         async with scope:

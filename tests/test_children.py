@@ -385,8 +385,10 @@ def in_c(tmp_path_factory):
 @pytest.mark.timeout(300)  # it waits for the compiler
 async def test_a_child_in_c(in_c):
     async with machio.spawn([in_c]) as child:
+        child.send_signal(signal.SIGSTOP)
         with pytest.raises(machio.HandshakeTimedOut):
-            await child.receive_right(timeout=0)  # an offer that is withdrawn
+            await child.receive_right(timeout=0.05)  # an offer that is withdrawn
+        child.send_signal(signal.SIGCONT)
         with await child.receive_right() as right:
             await right.send(Message(42))
         assert await child.wait() == 42

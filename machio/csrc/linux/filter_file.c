@@ -35,6 +35,7 @@ struct mio_kfile {
     dev_t dev;
     ino_t ino;
     uint64_t serial;        /* KQUEUE: mio_kq.serial */
+    uint64_t asked;         /* mio_task.hold in which it was this file */
     bool stream;            /* SOCKET: hangs up also while it is not connected yet */
     bool connected;         /* SOCKET: was seen connected */
     uint32_t events;        /* as registered with epoll; 0: not there */
@@ -72,7 +73,8 @@ static int identify(int fd, struct mio_kfile *ret) {
     struct mio_kq *inner = mio_kq_find(fd);
     if (mode < 0 || fstat(fd, &stat) != 0)
         return EBADF;
-    *ret = (struct mio_kfile){.fd = fd, .kind = OTHER, .dev = stat.st_dev, .ino = stat.st_ino};
+    *ret = (struct mio_kfile){
+        .fd = fd, .kind = OTHER, .dev = stat.st_dev, .ino = stat.st_ino, .asked = mio_task.hold};
     if (inner != NULL && mio_kq_check(inner)) {
         ret->kind = KQUEUE;
         ret->serial = inner->serial;
@@ -87,15 +89,20 @@ static int identify(int fd, struct mio_kfile *ret) {
     return 0;
 }
 
-/* Whether the number stands for another file by now, or none. */
-static bool is_other_file(const struct mio_kfile *file) {
+/* Whether the number stands for another file by now, or none; asked once while the lock is held. */
+static bool is_other_file(struct mio_kfile *file) {
     struct mio_kfile now;
+    if (file->asked == mio_task.hold)
+        return false;
     if (identify(file->fd, &now) != 0)
         return true;
     if (now.kind == LISTENER)
         now.kind = file->kind == SOCKET ? SOCKET : now.kind; /* it listens by now */
-    return now.kind != file->kind || now.dev != file->dev || now.ino != file->ino ||
-           now.serial != file->serial;
+    if (now.kind != file->kind || now.dev != file->dev || now.ino != file->ino ||
+        now.serial != file->serial)
+        return true;
+    file->asked = mio_task.hold;
+    return false;
 }
 
 static bool is_stale(struct mio_knote *knote) {
