@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from machio._mach import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
 SEND: int = lib.MACH_SEND_MSG
 SEND_NOTIFY: int = lib.MACH_SEND_NOTIFY
@@ -32,7 +33,6 @@ SEND_NOW: int = SEND | SEND_TIMEOUT
 TYPE_DEAD_NAME: int = lib.MACH_PORT_TYPE_DEAD_NAME
 
 BUFFER_SIZE = 16 * 1024
-_POOLED = 8
 
 
 class Buffer:
@@ -47,8 +47,9 @@ class Buffer:
         self.size = size
 
 
-# A pool rather than one buffer a thread: a signal handler or a finalizer may send in between.
-_pool: list[Buffer] = []
+# Buffers of the usual size that nobody uses. A pool rather than one buffer a thread: a signal
+# handler or a finalizer may send in between. What each message goes through saves itself the calls.
+pool: deque[Buffer] = deque(maxlen=8)
 
 
 def take_buffer(size: int = BUFFER_SIZE) -> Buffer:
@@ -56,15 +57,15 @@ def take_buffer(size: int = BUFFER_SIZE) -> Buffer:
     if size > BUFFER_SIZE:
         return Buffer(size)
     try:
-        return _pool.pop()
+        return pool.pop()
     except IndexError:
         return Buffer(BUFFER_SIZE)
 
 
 def return_buffer(buffer: Buffer) -> None:
     """Take back what `take_buffer` gave."""
-    if buffer.size == BUFFER_SIZE and len(_pool) < _POOLED:
-        _pool.append(buffer)
+    if buffer.size == BUFFER_SIZE:
+        pool.append(buffer)
 
 
 # A fork makes the child a new task with an empty name space. Whoever holds a name remembers the
@@ -388,7 +389,7 @@ class Kqueue:
         self.fd: int = lib.kqueue()
         if self.fd < 0:
             raise OSError(ffi.errno, f"kqueue: {os.strerror(ffi.errno)}")
-        self._words = ffi.new("uint64_t[]", 2 * self.BATCH)
+        self._words = ffi.new("uint64_t[]", self.BATCH)
         self._now = ffi.new("struct timespec *")
 
     def change(self, ident: int, event_filter: int, flags: int, udata: int = 0) -> None:
@@ -400,11 +401,15 @@ class Kqueue:
         if lib.kevent64(self.fd, change, 1, ffi.NULL, 0, 0, self._now) < 0:
             raise OSError(ffi.errno, f"kevent64: {os.strerror(ffi.errno)}")
 
-    def events(self) -> Iterator[tuple[int, int]]:
-        """Return (udata, flags) of what has happened, at most BATCH at a time, without waiting."""
+    def events(self) -> Sequence[int]:
+        """Return what has happened, at most BATCH events at a time, without waiting.
+
+        Each is its udata, which was registered as an even number, plus 1 at the end of a file.
+        """
         count = lib.machio_events(self.fd, self._words, self.BATCH)
-        words: Any = iter(ffi.unpack(self._words, 2 * count)) if count > 0 else ()
-        return zip(words, words, strict=True)
+        if count == 1:
+            return (self._words[0],)
+        return cast("Sequence[int]", ffi.unpack(self._words, count)) if count > 0 else ()
 
     def close(self) -> None:
         """Close the fd; idempotent."""
@@ -420,7 +425,6 @@ EV_ADD: int = lib.EV_ADD
 EV_CLEAR: int = lib.EV_CLEAR
 EV_DELETE: int = lib.EV_DELETE
 EV_ONESHOT: int = lib.EV_ONESHOT
-EV_EOF: int = lib.EV_EOF
 
 
 def _name_the_bootstrap_server() -> None:

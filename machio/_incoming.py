@@ -55,6 +55,22 @@ def _own_descriptor(descriptor: _wire.Descriptor) -> Right | Payload | None:
 
 def adopt(buffer: _ffi.Buffer) -> Message:
     """Turn a received message into objects. Raises BadMessageError, everything in it released."""
+    view = buffer.view
+    bits, size, remote, local, _, message_id = _wire.HEADER.unpack_from(view)
+    if tracing.on or remote or bits & _wire.BITS_COMPLEX:
+        return _adopt_rights(buffer)
+    # Nothing but bytes, as most are.
+    return Message.of_parts(
+        message_id,
+        view[_wire.HEADER_SIZE : size],
+        (),
+        None,
+        local,
+        view[size : size + _wire.TRAILER_SIZE],
+    )
+
+
+def _adopt_rights(buffer: _ffi.Buffer) -> Message:
     try:
         incoming = _wire.unpack(buffer.view)
     except _wire.Malformed as problem:
@@ -109,7 +125,7 @@ class Receiver(Right, ObjectReceiveStream[T_co]):
             return watch
         name = self.name
         if watch is not None:
-            if watch.line.waiters and watch.adapter.alive():
+            if watch.first is not None and watch.adapter.alive():
                 raise UsageError(f"tasks of another event loop wait on {self!r}")
             self._unwatch()
         watch = self._watch = _loop.current().watch_port(name)
@@ -129,7 +145,10 @@ class Receiver(Right, ObjectReceiveStream[T_co]):
         Raises ReceiveError, BadMessageError, RightClosedError.
         """
         name = self.name
-        buffer = _ffi.take_buffer()
+        try:
+            buffer = _ffi.pool.pop()
+        except IndexError:
+            buffer = _ffi.Buffer(_ffi.BUFFER_SIZE)
         try:
             while True:
                 code = _ffi.receive_now(buffer.header, _ffi.RECEIVE_NOW, buffer.size, name)
@@ -140,7 +159,8 @@ class Receiver(Right, ObjectReceiveStream[T_co]):
                 self._watch.quiet = code != 0
             return None if code == _TIMED_OUT else self._adopt(buffer)
         finally:
-            _ffi.return_buffer(buffer)
+            if buffer.size == _ffi.BUFFER_SIZE:
+                _ffi.pool.append(buffer)
 
     async def receive(self, timeout: float | None = None) -> T_co:
         """Return the next message; the caller owns the rights in it. First waiter, first served.
@@ -152,25 +172,34 @@ class Receiver(Right, ObjectReceiveStream[T_co]):
             self._streak = 0
             await asyncio.sleep(0)  # before the attempt: after it, cancellation loses a message
         watch = self._watch
-        if watch is None or not (watch.quiet or watch.line.waiters):
+        if watch is None or not (watch.quiet or watch.first):
             found = self._attempt()
             if found is not None:
                 self._streak += 1
                 return found
         self._streak = 0
+        if watch is None or not watch.adapter.is_here():
+            try:
+                watch = self.watch()
+            except OSError:
+                # The port may have died meanwhile, which receiving reports in Mach's own words.
+                found = self._attempt()
+                if found is None:
+                    raise
+                return found
+        # As `Line.stand` does it, from here on, but that whoever comes first has looked already.
+        place = watch.join(timeout)
         try:
-            watch = self.watch()
-        except OSError:
-            # The port may have died meanwhile, which receiving reports in Mach's own words.
-            found = self._attempt()
-            if found is None:
-                raise
-            return found
-        line = watch.line
-        found = await line.stand(self._attempt, timeout, attempted=not line.waiters)
-        if found is None:
-            raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
-        return found
+            while True:
+                await place
+                if watch.first is place:
+                    found = self._attempt()
+                    if found is not None:
+                        return found
+                if place.limit is True:
+                    raise mach_error(ReceiveCode.TIMED_OUT, "mach_msg")
+        finally:
+            watch.leave(place)
 
     def __aiter__(self) -> Self:
         return self

@@ -25,13 +25,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import types
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import _ffi
-from ._ffi import EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF
+from ._ffi import EV_ADD, EV_CLEAR, EV_DELETE
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,43 +39,72 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+GetLoop: TypeAlias = "weakref.ref[asyncio.AbstractEventLoop]"
 
-class _Waiter:
+
+class Place:
     """A task's place in a line, and what it sleeps on: as much of a future as a task asks for.
 
     A task that a future wakes runs in the loop's next pass. One that sleeps here can also run at
     once, inside the callback that learned of the event: a pass is half of what a wake-up costs.
+
+    limit: the timer of the task's time limit; True once that has passed, False without one.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "expired", "get_loop")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "get_loop", "limit")
 
-    _asyncio_future_blocking: bool  # a task asks for it whenever one is yielded to it
+    get_loop: GetLoop
+    _asyncio_future_blocking: bool
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.get_loop = weakref.ref(loop)  # callable, as a future's
-        self._callback: Callable[[_Waiter], object] | None = None  # while the task sleeps
-        self.expired = False
+    def __init__(self) -> None:
+        self._callback: Callable[[Place], object] | None = None  # while the task sleeps
+        self._context: contextvars.Context | None = None
+        self.limit: asyncio.TimerHandle | bool = False
 
-    def wake(self, *, at_once: bool = False) -> None:
-        """Let the task run, if it sleeps; `at_once` only where no task runs."""
+    def clear(self) -> None:
+        """Forget the task."""
+        self._callback = self._context = None
+        if self.limit:
+            if self.limit is not True:
+                self.limit.cancel()
+            self.limit = False
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop = self.get_loop()
+        assert loop is not None  # it runs the task
+        return loop
+
+    def end_after(self, timeout: float) -> None:
+        """Set the time limit, in seconds."""
+        self.limit = self._loop().call_later(max(timeout, 0), self._expire)
+
+    def _expire(self) -> None:
+        self.limit = True
+        self.resume_soon()
+
+    def __await__(self) -> Generator[Place, None, None]:
+        """Sleep until woken."""
+        self._asyncio_future_blocking = True
+        # As a generator that yields it would do it, in a fifth of the memory.
+        return itertools.repeat(self, 1)  # type: ignore[return-value]
+
+    def resume_soon(self) -> None:
+        """Let the task run in the loop's next pass, if it sleeps."""
         callback, self._callback = self._callback, None
-        if callback is None:
-            return
-        if at_once:
-            self._context.run(callback, self)
-        else:
-            loop = self.get_loop()
-            assert loop is not None  # it runs the task
-            loop.call_soon(callback, self, context=self._context)
+        if callback is not None:
+            self._loop().call_soon(callback, self, context=self._context)
 
-    def expire(self) -> None:
-        self.expired = True
-        self.wake()
+    def resume_now(self) -> None:
+        """Let the task run before this returns, if it sleeps; only where no task runs."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            assert self._context is not None  # it came with the callback
+            self._context.run(callback, self)
 
     # What a task asks of a future.
 
     def add_done_callback(
-        self, callback: Callable[[_Waiter], object], *, context: contextvars.Context
+        self, callback: Callable[[Place], object], *, context: contextvars.Context
     ) -> None:
         self._context = context
         self._callback = callback
@@ -84,90 +112,118 @@ class _Waiter:
     result = bool  # it has none, and cannot fail
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
-        self.wake()
+        self.resume_soon()
         return False  # the task is to raise CancelledError by itself
 
 
-class Line:
-    """Tasks of one loop that wait for the same thing, first in, first out."""
+class Line(Place):
+    """Tasks of one loop that wait for the same thing, first in, first out.
 
-    __slots__ = ("waiters",)
+    adapter: that of the loop, where it is known; else the loop is whichever they run in. first:
+    whose turn it is; None if nobody stands here. Whoever finds the line empty has the line itself
+    for a place: few lines are longer, and so it is all that a wait needs.
+    """
 
-    def __init__(self) -> None:
-        self.waiters: deque[_Waiter] = deque()
+    __slots__ = ("_others", "adapter", "first")
 
-    def wake(self, *, at_once: bool = False) -> None:
-        """Let the first attempt again; as it leaves, by success or error, it wakes the next.
+    get_loop: GetLoop
 
-        at_once: before this returns; for a callback of the loop, in which no task runs.
-        """
-        if self.waiters:
-            self.waiters[0].wake(at_once=at_once)
+    def __init__(self, adapter: Adapter | None = None) -> None:
+        super().__init__()
+        self.adapter: Adapter | None = adapter
+        if adapter is not None:
+            self.get_loop = adapter.get_loop
+        self.first: Place | None = None
+        self._others: deque[Place] | None = None  # made when there are some: an empty one is large
 
-    @types.coroutine
-    def stand(
-        self, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
-    ) -> Generator[_Waiter, None, T | None]:
+    def wake(self) -> None:
+        """Let the first attempt again; as it leaves, by success or error, it wakes the next."""
+        if self.first is not None:
+            self.first.resume_soon()
+
+    async def stand(self, attempt: Callable[[], T | None], timeout: float | None) -> T | None:
         """Return what `attempt` returns once it is this task's turn and that is not None.
 
         `attempt` must not block; what it raises ends the wait. After `timeout` seconds: None.
-        `attempted` says that the caller has just attempted in vain. Cancellation leaves no trace.
+        Cancellation leaves no trace.
         """
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop)
-        timer = None if timeout is None else loop.call_later(max(timeout, 0), waiter.expire)
-        waiters = self.waiters
-        waiters.append(waiter)
+        place = self.join(timeout)
         try:
             while True:
-                if not attempted and waiters[0] is waiter:
+                if self.first is place:
                     result = attempt()
                     if result is not None:
                         return result
-                attempted = False
-                if waiter.expired:
+                if place.limit is True:
                     return None
-                waiter._asyncio_future_blocking = True  # noqa: SLF001
-                yield waiter
+                await place
         finally:
-            if timer is not None:
-                timer.cancel()
-            if waiters[0] is waiter:
-                waiters.popleft()
-                if waiters:
-                    waiters[0].wake()
-            else:
-                waiters.remove(waiter)
+            self.leave(place)
+
+    def join(self, timeout: float | None) -> Place:
+        """Return a place at the end of the line, to be awaited; the caller is to `leave` it."""
+        place: Place = self
+        if self.first is not None:
+            place = Place()
+            place.get_loop = self.get_loop
+        elif self.adapter is None:
+            self.get_loop = weakref.ref(asyncio.get_running_loop())
+        if timeout is not None:
+            place.end_after(timeout)
+        if place is self:
+            self.first = self
+        elif self._others is None:
+            self._others = deque((place,))
+        else:
+            self._others.append(place)
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Give a place up, and wake the next if it was the first."""
+        place.clear()
+        if self.first is not place:
+            assert self._others is not None  # the place is there
+            self._others.remove(place)
+        elif self._others:
+            self.first = self._others.popleft()
+            self.first.resume_soon()
+        else:
+            self.first = self._others = None
 
 
-class Watch:
-    """One registration in a kqueue: an ident, a filter, and whom to tell.
+class Watch(Line):
+    """One registration in a kqueue: an ident, a filter, and whom to tell: the tasks in line.
 
     quiet: the port was seen empty, and no event has come since: to look for a message is in vain.
     """
 
-    __slots__ = ("_serial", "adapter", "eof", "filter", "ident", "line", "on_event", "quiet")
+    __slots__ = ("_serial", "eof", "filter", "ident", "on_event", "quiet")
+
+    adapter: Adapter
 
     def __init__(
         self, adapter: Adapter, ident: int, event_filter: int, flags: int, serial: int
     ) -> None:
-        self.adapter: Adapter = adapter
+        super().__init__(adapter)
         self.ident: int = ident
         self.filter: int = event_filter
-        self.line: Line = Line()
         self.eof: bool = False
         self.quiet: bool = False
         self.on_event: Callable[[], None] | None = None
         self._serial = serial
         adapter.kqueue.change(ident, event_filter, EV_ADD | flags, serial)
 
-    def fire(self, flags: int, *, at_once: bool) -> None:
-        """Tell of an event that the kqueue has reported; `at_once` as of `Line.wake`."""
+    def fire(self, eof: int, *, at_once: bool) -> None:
+        """Tell of an event that the kqueue has reported; at_once: only where no task runs."""
         self.quiet = False
-        if flags & EV_EOF:
+        if eof:
             self.eof = True
-        if self.line.waiters:
-            self.line.waiters[0].wake(at_once=at_once)
+        first = self.first
+        if first is not None:
+            if at_once:
+                first.resume_now()
+            else:
+                first.resume_soon()
         if self.on_event is not None:
             self.on_event()
 
@@ -178,8 +234,8 @@ class Watch:
             # A port that is gone has taken its registration with it.
             with contextlib.suppress(OSError):
                 adapter.kqueue.change(self.ident, self.filter, EV_DELETE)
-        if self.line.waiters:
-            adapter.post(self.line.wake)
+        if self.first is not None:
+            adapter.post(self.wake)
 
 
 class Adapter:
@@ -187,8 +243,8 @@ class Adapter:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # The loop holds the adapter by its reader; a strong reference back would keep both alive.
-        self._loop = weakref.ref(loop)
-        self._serials = itertools.count(1)
+        self.get_loop: GetLoop = weakref.ref(loop)
+        self._serials = itertools.count(2, 2)  # even: see `Kqueue.events`
         self._watches: dict[int, Watch] = {}
         self._at_close: list[Callable[[], None]] = []
         self.space: int = _ffi.space
@@ -256,20 +312,20 @@ class Adapter:
 
     def alive(self) -> bool:
         """Tell whether the adapter is usable and its loop not closed."""
-        loop = self._loop()
+        loop = self.get_loop()
         return self.usable() and loop is not None and not loop.is_closed()
 
     def is_here(self) -> bool:
         """Tell whether the caller runs in the adapter's own loop, and not in a forked child."""
         # The call that never raises.
-        return asyncio._get_running_loop() is self._loop() and self.space == _ffi.space  # noqa: SLF001
+        return asyncio._get_running_loop() is self.get_loop() and self.space == _ffi.space  # noqa: SLF001
 
     def post(self, call: Callable[[], None]) -> None:
         """Call something in the loop: at once if this is its thread, else soon. Never raises."""
         if self.is_here():
             call()
             return
-        loop = self._loop()
+        loop = self.get_loop()
         if loop is not None and self.space == _ffi.space:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(call)
@@ -280,13 +336,13 @@ class Adapter:
             return
         events, watches = self.kqueue.events(), self._watches
         try:
-            for serial, flags in events:
-                if (watch := watches.get(serial)) is not None:
-                    watch.fire(flags, at_once=True)
+            for event in events:
+                if (watch := watches.get(event & ~1)) is not None:
+                    watch.fire(event & 1, at_once=True)
         except BaseException:  # of a task that has ended the loop, SystemExit say
-            for serial, flags in events:
-                if (watch := watches.get(serial)) is not None:
-                    watch.fire(flags, at_once=False)
+            for event in events:
+                if (watch := watches.get(event & ~1)) is not None:
+                    watch.fire(event & 1, at_once=False)
             raise
 
     def close(self) -> None:
@@ -304,12 +360,12 @@ class Adapter:
         self._farewell = None  # it refers to the loop
         watches = list(self._watches.values())
         self._watches.clear()
-        loop = self._loop()
+        loop = self.get_loop()
         if loop is not None and not loop.is_closed():
             loop.remove_reader(self.kqueue.fd)
         self.kqueue.close()
         for watch in watches:
-            watch.line.wake()
+            watch.wake()
 
 
 _adapters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Adapter] = (

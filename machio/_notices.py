@@ -32,7 +32,7 @@ async def wait_for_no_senders(
         with contextlib.closing(_loop.current().watch_port(notify)) as watch:
             _register(name, notify)
             try:
-                found = await watch.line.stand(lambda: _next_count(notify), timeout)
+                found = await watch.stand(lambda: _next_count(notify), timeout)
             finally:
                 # If it has fired there is nothing to cancel; if the port is gone, no name.
                 if not is_closed():

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from .messages import Carried, Message
 
+# Looked up once: an enum is slow to tell its members.
+_COPY_SEND, _MAKE_SEND_ONCE = Disposition.COPY_SEND, Disposition.MAKE_SEND_ONCE
 # What the kernel returned to the sender, in the buffer (pseudo-receive).
 _RETURNED = frozenset((SendCode.TIMED_OUT, SendCode.INTERRUPTED, SendCode.NO_BUFFER))
 # What the kernel took and destroyed; 0 is the bare code of MACH_MSG_VM_KERNEL on its own.
@@ -39,40 +41,95 @@ _CONSUMED = frozenset(
 )
 
 
-class Outgoing:
-    """A message being sent. Use `attempt` until it succeeds or raises, else `give_back`.
+def send_now(
+    message: Message, right: Right, disposition: Disposition, reply: Right | None = None
+) -> Outgoing | None:
+    """Send without waiting; None: sent. Else the queue is full, and this is what came back.
 
-    `reply` is that of a message that has none of its own. Raises UsageError and RightClosedError
-    when it is made, with every object as it was.
+    `reply` is the receive right for the answer, of a message that has no reply right of its own.
+    Raises as `Outgoing.load` and `Outgoing.attempt`.
     """
+    if message.descriptors or message.reply is not None:
+        outgoing = Outgoing.load(message, right, disposition, reply)
+        return None if outgoing.attempt(_ffi.SEND_NOW) else outgoing
+    # What takes nothing along has nothing to give back either, unless the kernel itself returns it.
+    body = message.body
+    size = len(body)
+    room = _wire.HEADER_SIZE + size + 3  # and padding
+    try:
+        buffer = _ffi.pool.pop() if room <= _ffi.BUFFER_SIZE else _ffi.Buffer(room)
+    except IndexError:
+        buffer = _ffi.Buffer(_ffi.BUFFER_SIZE)
+    moves = disposition is not _COPY_SEND
+    bits: int = disposition
+    local = _wire.NAME_NULL
+    name = right.release() if moves else right.name
+    try:
+        if reply is not None:
+            bits, local = bits | _MAKE_SEND_ONCE << 8, reply.name
+        number = _ffi.compose_and_send(
+            buffer.header, bits, name, local, message.id, body, size, _ffi.SEND_NOW, 0
+        )
+    except BaseException:  # nothing was sent: an id of more than 32 bits, say
+        if moves:
+            right.restore(name)
+        raise
+    if number == 0:
+        if buffer.size == _ffi.BUFFER_SIZE:
+            _ffi.pool.append(buffer)
+        if tracing.on:
+            _trace(message, name, reply=reply is not None)
+        return None
+    destination = RightCargo(right, disposition)
+    destination.name, destination.ours = name, moves
+    answer = None if reply is None else RightCargo(reply, _MAKE_SEND_ONCE)
+    outgoing = Outgoing(message, destination, (), answer, buffer)
+    outgoing.judge(number)
+    return outgoing
+
+
+class Outgoing:
+    """A message being sent. Use `attempt` until it succeeds or raises, else `give_back`."""
 
     __slots__ = ("_buffer", "_cargo", "_destination", "_message", "_parts", "_reply")
 
     def __init__(
         self,
         message: Message,
-        destination: Right,
-        disposition: Disposition,
-        reply: Carried = None,
+        destination: RightCargo,
+        cargo: Sequence[Cargo],
+        reply: RightCargo | None,
+        buffer: _ffi.Buffer | None = None,
     ) -> None:
+        self._message = message
+        self._destination = destination
+        self._cargo = cargo
+        self._reply = reply
+        self._buffer = buffer  # what was attempted
+        self._parts: list[Cargo] = [destination, *cargo]  # all that may have to be given back
+        if reply is not None:
+            self._parts.append(reply)
+
+    @classmethod
+    def load(
+        cls, message: Message, right: Right, disposition: Disposition, reply: Carried = None
+    ) -> Outgoing:
+        """Take what moves; `reply` is that of a message that has none of its own.
+
+        Raises UsageError and RightClosedError, with every object as it was.
+        """
         if reply is None:
             reply = message.reply
         elif message.reply is not None:
             raise UsageError("a call makes the reply right of its message; this one has another")
-        self._message = message
-        self._buffer: _ffi.Buffer | None = None
-        self._destination = RightCargo(destination, disposition)
-        self._cargo: Sequence[Cargo] = ()
-        self._reply: RightCargo | None = None
-        self._parts: list[Cargo] = [self._destination]  # all that may have to be given back
-        if message.descriptors:
-            self._cargo = [load(carried) for carried in message.descriptors]
-            self._parts += self._cargo
-        if reply is not None:
-            self._reply = _claim_reply(reply)
-            self._parts.append(self._reply)
-        if self._destination.moves or len(self._parts) > 1:
-            take_all(self._parts)
+        outgoing = cls(
+            message,
+            RightCargo(right, disposition),
+            [load(carried) for carried in message.descriptors],
+            None if reply is None else _claim_reply(reply),
+        )
+        take_all(outgoing._parts)
+        return outgoing
 
     def attempt(self, option: int, milliseconds: int = 0) -> bool:
         """Send; False if the queue is full, or a signal came: attempt again or give back.
@@ -90,14 +147,20 @@ class Outgoing:
             number = _ffi.send(self._buffer, option, milliseconds)
         if number == 0:
             if tracing.on:
-                self._trace()
+                reply = self._reply is not None
+                _trace(self._message, self._destination.name, self._cargo, reply=reply)
             self._finish()
             return True
+        self.judge(number)
+        return False
+
+    def judge(self, number: int) -> None:
+        """Take over what has not been sent, and raise unless it may be attempted again."""
         code = split(number)[0]
         if code in _RETURNED:
             self._come_back()
             if not number & SHORTAGE_MASK and code != SendCode.NO_BUFFER:
-                return False
+                return
         if code in _CONSUMED:
             self._salvage(code)
         else:
@@ -120,13 +183,6 @@ class Outgoing:
         return _ffi.compose_and_send(
             buffer.header, bits, remote, local, message.id, payload, size, option, milliseconds
         )
-
-    def send_now(self) -> bool:
-        """Send; False if the queue is full, every right being given back. Raises as `attempt`."""
-        try:
-            return self.attempt(_ffi.SEND_NOW)
-        finally:
-            self.give_back()
 
     def send_blocking(self, timeout: float | None) -> None:
         """Send, blocking the thread while the queue is full, at most `timeout` seconds.
@@ -179,22 +235,22 @@ class Outgoing:
             part.give_back()
         self._finish()
 
-    def _trace(self) -> None:
-        message = self._message
-        tracing.sent(
-            message.id,
-            self._destination.name,
-            message.body,
-            rights=sum(part.rights for part in self._cargo),
-            memory=sum(part.memory for part in self._cargo),
-            reply=self._reply is not None,
-        )
-
     def _finish(self) -> None:
         self._parts = []
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             _ffi.return_buffer(buffer)
+
+
+def _trace(message: Message, name: int, cargo: Sequence[Cargo] = (), *, reply: bool) -> None:
+    tracing.sent(
+        message.id,
+        name,
+        message.body,
+        rights=sum(part.rights for part in cargo),
+        memory=sum(part.memory for part in cargo),
+        reply=reply,
+    )
 
 
 def _claim_reply(carried: Carried) -> RightCargo:

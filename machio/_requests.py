@@ -40,13 +40,13 @@ class _Member:
 
     __slots__ = ("death", "possible", "room")
 
-    def __init__(self) -> None:
-        self.room: Line = Line()
-        self.death: Line = Line()
-        self.possible: Line = Line()
+    def __init__(self, adapter: Adapter) -> None:
+        self.room: Line = Line(adapter)
+        self.death: Line = Line(adapter)
+        self.possible: Line = Line(adapter)
 
     def __bool__(self) -> bool:
-        return bool(self.room.waiters or self.death.waiters or self.possible.waiters)
+        return any((self.room.first, self.death.first, self.possible.first))
 
     def wake(self) -> None:
         self.room.wake()
@@ -202,7 +202,7 @@ def is_awaited(name: int) -> bool:
     if slot is None:
         return False
     with _lock:
-        return any(member.room.waiters for member in slot.members.values())
+        return any(member.room.first for member in slot.members.values())
 
 
 async def wait_for_room(
@@ -292,7 +292,7 @@ def _enter(name: int, adapter: Adapter) -> tuple[_Slot, _Member]:
             slot = _slots[name] = _Slot(name)
         member = slot.members.get(adapter)
         if member is None:
-            member = slot.members[adapter] = _Member()
+            member = slot.members[adapter] = _Member(adapter)
         return slot, member
 
 

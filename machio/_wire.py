@@ -132,8 +132,7 @@ def unpack(view: bytes) -> Incoming:
     body, trailer = view[at:size], view[size : size + TRAILER_SIZE]
     if len(trailer) != TRAILER_SIZE:
         trailer = b""
-    # As Incoming() does it, but for a call of a function.
-    return tuple.__new__(Incoming, (bits, remote, local, message_id, found, body, trailer))
+    return Incoming(bits, remote, local, message_id, found, body, trailer)
 
 
 def is_from_kernel(trailer: bytes) -> bool:

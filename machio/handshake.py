@@ -225,7 +225,7 @@ async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRig
         except BrokenPipeError:
             pipe.eof = True
         queue = _Queue(service, pipe, server)
-        line = service.watch().line
+        line = service.watch()
 
         def look_if_ended() -> None:
             if pipe.eof:
@@ -243,7 +243,7 @@ async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRig
 async def _offer(fd: int, pipe: _loop.Watch, data: bytes) -> None:
     while data:
         # Bound now: the closure must not see the next round's data.
-        written = await pipe.line.stand(lambda data=data: _pipes.write_now(fd, data), None)  # type: ignore[misc]
+        written = await pipe.stand(lambda data=data: _pipes.write_now(fd, data), None)  # type: ignore[misc]
         assert isinstance(written, int)
         data = data[written:]
 
@@ -378,6 +378,6 @@ async def read_offer(fd: int, client: _checkin.Client) -> None:
         return
     with contextlib.closing(pipe):
         while client.needed:
-            data = await pipe.line.stand(lambda: _pipes.read_now(fd, client.needed), None)
+            data = await pipe.stand(lambda: _pipes.read_now(fd, client.needed), None)
             assert isinstance(data, bytes)
             client.feed(data)

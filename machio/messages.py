@@ -207,7 +207,7 @@ class Message(Closable):
         trailer: bytes = b"",
     ) -> None:
         self.id: int = id
-        self.body: bytes = bytes(body)
+        self.body: bytes = body if type(body) is bytes else bytes(body)  # a call less
         # What a received message holds is rights; `Any` spares the receiver an isinstance of each.
         self.descriptors: tuple[Any, ...] = tuple(rights)
         if memory:

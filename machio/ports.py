@@ -32,12 +32,14 @@ from anyio.abc import ObjectSendStream
 from . import _ffi, _loop, _notices, _requests
 from ._deadline import Deadline
 from ._incoming import CLASSES, Receiver, adopt
-from ._outgoing import Outgoing
+from ._outgoing import Outgoing, send_now
 from ._right import Right
 from .codes import MigCode, ReceiveCode, SendCode
 from .errors import WouldBlock, mach_error
 from .messages import Disposition, Message, NotificationId, PortRightType
 
+# Looked up once: an enum is slow to tell its members.
+_COPY_SEND = Disposition.COPY_SEND
 # Reply ports that an event loop keeps for its next calls.
 _IDLE_REPLY_PORTS = 32
 
@@ -192,8 +194,9 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         SendError, UsageError. Mach: mach_msg, COPY_SEND.
         """
         waits = _requests.is_awaited(self._name)
-        outgoing = Outgoing(message, self, Disposition.COPY_SEND)
-        if waits or not outgoing.attempt(_ffi.SEND_NOW):
+        post = Outgoing.load if waits else send_now
+        outgoing = post(message, self, _COPY_SEND)
+        if outgoing is not None:
             await self._send_later(outgoing, timeout, attempted=not waits)
 
     async def _send_later(
@@ -215,12 +218,14 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         """
         if _requests.is_awaited(self.name):
             raise WouldBlock(SendCode.TIMED_OUT, "send_nowait")
-        if not Outgoing(message, self, Disposition.COPY_SEND).send_now():
+        outgoing = send_now(message, self, _COPY_SEND)
+        if outgoing is not None:
+            outgoing.give_back()
             raise WouldBlock(SendCode.TIMED_OUT, "mach_msg")
 
     def send_blocking(self, message: Message, timeout: float | None = None) -> None:
         """Send, blocking the thread while the queue is full; otherwise as `send`."""
-        Outgoing(message, self, Disposition.COPY_SEND).send_blocking(timeout)
+        Outgoing.load(message, self, _COPY_SEND).send_blocking(timeout)
 
     async def call(self, message: Message, timeout: float | None = None) -> Message:
         """Send a request and return its answer; the caller owns the rights in that.
@@ -239,8 +244,9 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         port = take_reply_port(adapter)
         try:
             waits = _requests.is_awaited(self._name)
-            outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
-            if waits or not outgoing.attempt(_ffi.SEND_NOW):
+            post = Outgoing.load if waits else send_now
+            outgoing = post(message, self, _COPY_SEND, port)
+            if outgoing is not None:
                 await self._send_later(outgoing, timeout, attempted=not waits)
             answer = await port.receive(deadline.seconds())
         except BaseException:
@@ -253,7 +259,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         """As `call`, blocking the thread meanwhile."""
         deadline = Deadline(timeout)
         with ReceiveRight.allocate() as port:
-            outgoing = Outgoing(message, self, Disposition.COPY_SEND, reply=port)
+            outgoing = Outgoing.load(message, self, _COPY_SEND, port)
             outgoing.send_blocking(timeout)
             return _answer(port.receive_blocking(deadline.seconds()))
 
@@ -299,7 +305,9 @@ class SendOnceRight(_Sender):
 
         On failure the right stays with the caller, and otherwise all is as with `SendRight.send`.
         """
-        if not Outgoing(message, self, Disposition.MOVE_SEND_ONCE).send_now():
+        outgoing = send_now(message, self, Disposition.MOVE_SEND_ONCE)
+        if outgoing is not None:
+            outgoing.give_back()
             raise mach_error(SendCode.TIMED_OUT, "mach_msg")
 
 

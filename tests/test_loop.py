@@ -80,7 +80,7 @@ class TestReceiving:
         first, second = [await start(port.receive()) for _ in range(2)]
         send.send_nowait(Message(7))
         # Woken by hand, so that the cancellation meets it between wake-up and step.
-        port.watch().line.wake()
+        port.watch().wake()
         first.cancel()
         assert (await second).id == 7
         assert first.cancelled()

@@ -15,9 +15,7 @@ int machio_events(int kq, uint64_t *words, int count) {
     struct kevent64_s events[BATCH];
     const struct timespec now = {0};
     int n = kevent64(kq, NULL, 0, events, count < BATCH ? count : BATCH, 0, &now);
-    for (int i = 0; i < n; i++) {
-        words[2 * i] = events[i].udata;
-        words[2 * i + 1] = events[i].flags;
-    }
+    for (int i = 0; i < n; i++)
+        words[i] = events[i].udata | (events[i].flags & EV_EOF ? 1 : 0);
     return n;
 }

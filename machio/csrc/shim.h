@@ -47,8 +47,8 @@ mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_
                                      mach_msg_size_t size, mach_port_name_t name);
 
 /*
- * Takes up to `count` events off a kqueue without waiting: two words each, udata and flags. The
- * number of events; -1 and errno as kevent64().
+ * Takes up to `count` events off a kqueue without waiting: a word each, the udata, which has to be
+ * even, and 1 for EV_EOF. The number of events; -1 and errno as kevent64().
  */
 int machio_events(int kq, uint64_t *words, int count);
 

@@ -24,9 +24,7 @@ from .stage import Scenario, Stage, variants
 
 def _events_sorted(eof_first: bool) -> Any:
     def events(original, kqueue):
-        return sorted(
-            original(kqueue), key=lambda event: bool(event[1] & _ffi.EV_EOF), reverse=eof_first
-        )
+        return sorted(original(kqueue), key=lambda event: event & 1, reverse=eof_first)
 
     return patched(_ffi.Kqueue, "events", events)
 
