@@ -247,6 +247,13 @@ class TestSendingAndReceiving:
         port.make_send_once().send(Message(6))
         assert port.status.queued == 6
 
+    def test_a_send_once_right_is_not_spent_on_what_is_no_message(self, port):
+        with port.make_send_once() as once:
+            with pytest.raises(OverflowError):
+                once.send(Message(1 << 32))
+            once.send(Message(2))
+        assert port.receive_nowait().id == 2
+
     def test_a_failed_send_once_stays_the_callers(self, port):
         with port.make_send_once() as once:
             with pytest.raises(machio.UsageError):
