@@ -33,39 +33,23 @@ _NAMED = {
     NotificationId.SEND_POSSIBLE: False,
     NotificationId.DEAD_NAME: True,  # the name has gained a uref for whoever is told
 }
-
-
-class _Member:
-    """The tasks of one loop that wait on one name."""
-
-    __slots__ = ("death", "possible", "room")
-
-    def __init__(self, adapter: Adapter) -> None:
-        self.room: Line = Line(adapter)
-        self.death: Line = Line(adapter)
-        self.possible: Line = Line(adapter)
-
-    def __bool__(self) -> bool:
-        return any((self.room.first, self.death.first, self.possible.first))
-
-    def wake(self) -> None:
-        self.room.wake()
-        self.death.wake()
-        self.possible.wake()
+# What tasks wait for.
+_ROOM, _DEATH, _POSSIBLE = "room", "death", "possible"
 
 
 class _Slot:
     """One name's request: `owner` is the loop whose notify port it names, None if there is none.
 
-    `possible` counts how often the system said that there is room.
+    lines: who waits, by the loop and by what for; made for the first and gone with the last.
+    possible: how often the system said that there is room.
     """
 
-    __slots__ = ("members", "name", "owner", "possible")
+    __slots__ = ("lines", "name", "owner", "possible")
 
     def __init__(self, name: int) -> None:
         self.name = name
         self.owner: Adapter | None = None
-        self.members: dict[Adapter, _Member] = {}
+        self.lines: dict[tuple[Adapter, str], Line] = {}
         self.possible = 0
 
     def register(self, adapter: Adapter, *, at_once: bool = False) -> None:
@@ -89,12 +73,18 @@ class _Slot:
         previous = _ffi.request_notification(
             self.name, NotificationId.SEND_POSSIBLE, at_once, notify, Disposition.MAKE_SEND_ONCE
         )
-        _ffi.deallocate(previous)
+        if previous:
+            _ffi.deallocate(previous)
 
-    def wake(self) -> None:
-        """Let everybody who waits on the name look for himself."""
-        for adapter, member in list(self.members.items()):
-            adapter.post(member.wake)
+    def wake(self, here: Adapter | None = None) -> None:
+        """Let the first of each line look; those `here` before this returns, where no task runs."""
+        with _lock:
+            lines = list(self.lines.items())
+        for (adapter, _), line in lines:
+            if adapter is not here:
+                adapter.post(line.wake)
+            elif line.first is not None:
+                line.first.resume_now()
 
 
 # The lock guards the registry and the slots; nothing blocks under it. Reentrant: a right that is
@@ -135,56 +125,61 @@ class _Mailbox:
         return mailbox
 
     def _collect(self) -> None:
-        buffer = _ffi.take_buffer()
+        buffer, told = _ffi.take_buffer(), []
         # Without MACH_RCV_LARGE: what is too large for a notification is destroyed unread.
         option = _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT
         try:
             while True:
                 code = _ffi.receive_now(buffer.header, option, buffer.size, self.name)
                 if code <= _ffi.RECEIVED_LAST:
-                    self._deliver(buffer)
+                    told.append(_deliver(buffer))
                 if code not in (0, ReceiveCode.TOO_LARGE):
-                    return
+                    break
         finally:
             _ffi.return_buffer(buffer)
-
-    @staticmethod
-    def _deliver(buffer: _ffi.Buffer) -> None:
-        try:
-            incoming = _wire.unpack(buffer.view)
-        except _wire.Malformed:
-            _ffi.destroy(buffer)
-            return
-        if not _wire.is_from_kernel(incoming.trailer):
-            _ffi.destroy(buffer)
-            return
-        if tracing.on:
-            tracing.received(incoming)
-        counted = _NAMED.get(incoming.id)  # type: ignore[call-overload]
-        if counted is None:
-            return
-        _, name = _wire.NOTIFICATION.unpack_from(incoming.body)
-        if counted:
-            with contextlib.suppress(MachError):
-                _ffi.deallocate(name)
-        with _lock:
-            slot = _slots.get(name)
+        for slot in told:
             if slot is not None:
-                slot.owner = None  # a request fires once
-                slot.possible += incoming.id == NotificationId.SEND_POSSIBLE
-                slot.wake()
+                slot.wake(self._adapter)
 
     def _close(self) -> None:
         with _lock:
             for slot in list(_slots.values()):
-                slot.members.pop(self._adapter, None)
+                for key in [key for key in slot.lines if key[0] is self._adapter]:
+                    del slot.lines[key]
                 if slot.owner is self._adapter:
                     slot.cancel()
                     slot.wake()  # another loop registers its own
-                if not slot.members:
+                if not slot.lines:
                     _slots.pop(slot.name, None)
         self._watch.close()
         _ffi.mod_refs(self.name, PortRightType.RECEIVE, -1)
+
+
+def _deliver(buffer: _ffi.Buffer) -> _Slot | None:
+    """Take note of a notification; return the slot that it is for, whose waiters are to look."""
+    try:
+        incoming = _wire.unpack(buffer.view)
+    except _wire.Malformed:
+        _ffi.destroy(buffer)
+        return None
+    if not _wire.is_from_kernel(incoming.trailer):
+        _ffi.destroy(buffer)
+        return None
+    if tracing.on:
+        tracing.received(incoming)
+    counted = _NAMED.get(incoming.id)  # type: ignore[call-overload]
+    if counted is None:
+        return None
+    _, name = _wire.NOTIFICATION.unpack_from(incoming.body)
+    if counted:
+        with contextlib.suppress(MachError):
+            _ffi.deallocate(name)
+    with _lock:
+        slot = _slots.get(name)
+        if slot is not None:
+            slot.owner = None  # a request fires once
+            slot.possible += incoming.id == NotificationId.SEND_POSSIBLE
+        return slot
 
 
 def touch(name: int) -> None:
@@ -202,7 +197,7 @@ def is_awaited(name: int) -> bool:
     if slot is None:
         return False
     with _lock:
-        return any(member.room.first for member in slot.members.values())
+        return any(what is _ROOM and line.first for (_, what), line in slot.lines.items())
 
 
 async def wait_for_room(
@@ -215,7 +210,7 @@ async def wait_for_room(
     None: the timeout (seconds) has passed. Mach: mach_port_request_notification.
     """
     adapter = _loop.current()
-    slot, member = _enter(name, adapter)
+    slot, line = _enter(name, adapter, _ROOM)
 
     def armed() -> T | None:
         nonlocal attempted
@@ -234,9 +229,9 @@ async def wait_for_room(
         return attempt()
 
     try:
-        return await member.room.stand(armed, timeout)
+        return await line.stand(armed, timeout)
     finally:
-        _leave(slot, adapter)
+        _leave(slot, adapter, _ROOM)
 
 
 async def wait_for_death(name: int, is_dead: Callable[[], bool], timeout: float | None) -> bool:
@@ -245,7 +240,7 @@ async def wait_for_death(name: int, is_dead: Callable[[], bool], timeout: float 
     False: the timeout (seconds) has passed. What `is_dead` raises ends the wait.
     """
     adapter = _loop.current()
-    slot, member = _enter(name, adapter)
+    slot, line = _enter(name, adapter, _DEATH)
 
     def look() -> bool | None:
         if is_dead():
@@ -254,9 +249,9 @@ async def wait_for_death(name: int, is_dead: Callable[[], bool], timeout: float 
         return None
 
     try:
-        return await member.death.stand(look, timeout) is not None
+        return await line.stand(look, timeout) is not None
     finally:
-        _leave(slot, adapter)
+        _leave(slot, adapter, _DEATH)
 
 
 async def wait_until_possible(name: int, check: Callable[[], None], timeout: float | None) -> bool:
@@ -266,7 +261,7 @@ async def wait_until_possible(name: int, check: Callable[[], None], timeout: flo
     (seconds) has passed. Mach: mach_port_request_notification, SEND_POSSIBLE, sync.
     """
     adapter = _loop.current()
-    slot, member = _enter(name, adapter)
+    slot, line = _enter(name, adapter, _POSSIBLE)
     seen, asked = slot.possible, False
 
     def look() -> bool | None:
@@ -280,28 +275,28 @@ async def wait_until_possible(name: int, check: Callable[[], None], timeout: flo
         return None
 
     try:
-        return await member.possible.stand(look, timeout) is not None
+        return await line.stand(look, timeout) is not None
     finally:
-        _leave(slot, adapter)
+        _leave(slot, adapter, _POSSIBLE)
 
 
-def _enter(name: int, adapter: Adapter) -> tuple[_Slot, _Member]:
+def _enter(name: int, adapter: Adapter, what: str) -> tuple[_Slot, Line]:
     with _lock:
         slot = _slots.get(name)
         if slot is None:
             slot = _slots[name] = _Slot(name)
-        member = slot.members.get(adapter)
-        if member is None:
-            member = slot.members[adapter] = _Member(adapter)
-        return slot, member
+        line = slot.lines.get((adapter, what))
+        if line is None:
+            line = slot.lines[adapter, what] = Line(adapter)
+        return slot, line
 
 
-def _leave(slot: _Slot, adapter: Adapter) -> None:
+def _leave(slot: _Slot, adapter: Adapter, what: str) -> None:
     with _lock:
-        member = slot.members.get(adapter)
-        if member is None or member:
+        line = slot.lines.get((adapter, what))
+        if line is None or line.first is not None:
             return
-        del slot.members[adapter]
-        if not slot.members and _slots.get(slot.name) is slot:
+        del slot.lines[adapter, what]
+        if not slot.lines and _slots.get(slot.name) is slot:
             del _slots[slot.name]
             slot.cancel()
