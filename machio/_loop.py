@@ -141,19 +141,22 @@ class Line(Place):
         if self.first is not None:
             self.first.resume_soon()
 
-    async def stand(self, attempt: Callable[[], T | None], timeout: float | None) -> T | None:
+    async def stand(
+        self, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
+    ) -> T | None:
         """Return what `attempt` returns once it is this task's turn and that is not None.
 
         `attempt` must not block; what it raises ends the wait. After `timeout` seconds: None.
-        Cancellation leaves no trace.
+        `attempted` says that the caller has just attempted in vain. Cancellation leaves no trace.
         """
         place = self.join(timeout)
         try:
             while True:
-                if self.first is place:
+                if self.first is place and not attempted:
                     result = attempt()
                     if result is not None:
                         return result
+                attempted = False
                 if place.limit is True:
                     return None
                 await place

@@ -125,9 +125,7 @@ async def _ask(what: int, name: bytes, port: int = 0) -> int | None:
             return None
         arguments = (what, name, port, reply.name, connection)
         watch = reply.watch()
-        found = await watch.line.stand(
-            lambda: _ffi.bootstrap_answer(*arguments), None, attempted=True
-        )
+        found = await watch.stand(lambda: _ffi.bootstrap_answer(*arguments), None, attempted=True)
     except BaseException:
         reply.close()
         raise
