@@ -214,13 +214,13 @@ class Registry:
 
     def _refusal(self, service: Service) -> int:
         """Return 0 if there is room for one more."""
-        others = self._services.values()
-        of_one = sum(other.weight for other in others if other.owner == service.owner)
-        if (
-            service.right.is_dead
-            or sum(other.weight for other in others) + service.weight > self._most
-            or of_one + service.weight > self._most_of_one
-        ):
+        all_others = of_one = service.weight
+        for other in self._services.values():
+            weight = other.weight
+            all_others += weight
+            if other.owner == service.owner:
+                of_one += weight
+        if all_others > self._most or of_one > self._most_of_one or service.right.is_dead:
             return BootstrapCode.NO_MEMORY
         return 0
 

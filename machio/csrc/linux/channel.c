@@ -274,7 +274,7 @@ static bool make(struct channel *ret, char kind) {
         made.cr = fds[0], made.cw = fds[1];
         what = "fchmod and fstat of a pipe, or shutdown of a socket";
         /* Readable again through /proc, but not writable: a sender must not mint credits. */
-        if (fchmod(made.cw, 0444) == 0 && mio_pipe_inode(made.cw, O_WRONLY, &made.pipe) &&
+        if (fchmod(made.cw, 0444) == 0 && mio_new_pipe_inode(made.cw, &made.pipe) &&
             shutdown(made.tx, SHUT_RD) == 0) {
             mio_pair_receiver(made.rx);
             socklen_t length = mio_channel_name(&name, kind, mio_socket_cookie(made.rx), made.pipe);

@@ -239,15 +239,18 @@ static int64_t buffer_size(int fd, int which) {
 static bool pipe_state(const struct mio_knote *knote, short revents, int64_t *ret_data,
                        bool *ret_eof) {
     const struct mio_kfile *file = knote->file;
-    int64_t size = fcntl(file->fd, F_GETPIPE_SZ), used = ask(file->fd, FIONREAD);
     *ret_eof = revents & (POLLHUP | POLLERR);
     *ret_data = 0;
     if (is_read(knote) && file->kind != PIPE_WRITE) {
-        *ret_data = used;
-        return used >= low_water(knote, size) || *ret_eof;
+        int64_t used = *ret_data = ask(file->fd, FIONREAD);
+        bool any = !(knote->event.fflags & NOTE_LOWAT);
+        return *ret_eof || used >= (any ? 1 : low_water(knote, fcntl(file->fd, F_GETPIPE_SZ)));
     }
     if (!is_read(knote) && file->kind != PIPE_READ) {
-        *ret_data = *ret_eof || size < used ? 0 : size - used;
+        if (revents & POLLOUT && !*ret_eof) {
+            int64_t room = fcntl(file->fd, F_GETPIPE_SZ) - ask(file->fd, FIONREAD);
+            *ret_data = room > 0 ? room : 0;
+        }
         return revents & POLLOUT || *ret_eof;
     }
     return *ret_eof;

@@ -134,6 +134,14 @@ bool mio_pipe_inode(int fd, int access, ino_t *ret_inode) {
     return true;
 }
 
+bool mio_new_pipe_inode(int fd, ino_t *ret_inode) {
+    struct statx stat;
+    if (!inode_of(fd, &stat))
+        return false;
+    *ret_inode = (ino_t)stat.stx_ino;
+    return true;
+}
+
 bool mio_pipe_is(int fd, ino_t inode) {
     struct statx stat;
     return look_at_pipe(fd, &stat) && (ino_t)stat.stx_ino == inode;

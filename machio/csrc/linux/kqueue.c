@@ -92,10 +92,16 @@ static bool set_marker(struct mio_kq *kq, int op, bool on) {
     return epoll_ctl(kq->fd, op, mio_task.marker, &event) == 0;
 }
 
-bool mio_kq_check(struct mio_kq *kq) {
+/* Sets the marker, if the descriptor is still ours. */
+static bool mark(struct mio_kq *kq) {
     if (kq->fd >= 0 && !set_marker(kq, EPOLL_CTL_MOD, kq->marked))
         forget(kq);
+    kq->asked = mio_task.hold;
     return kq->fd >= 0;
+}
+
+bool mio_kq_check(struct mio_kq *kq) {
+    return kq->asked == mio_task.hold ? kq->fd >= 0 : mark(kq);
 }
 
 void mio_kq_mark(struct mio_kq *kq) {
@@ -103,7 +109,7 @@ void mio_kq_mark(struct mio_kq *kq) {
     if (kq->held || kq->fd < 0 || wanted == kq->marked)
         return;
     kq->marked = wanted;
-    if (!mio_kq_check(kq) || wanted)
+    if (!mark(kq) || wanted)
         return;
     /*
      * The marker is still in the epoll's list of what may be ready, and as long as it is, switching
@@ -227,7 +233,7 @@ void mio_kq_collect(struct mio_kq *kq) {
         }
     }
     if (n <= 0 || !ours)
-        mio_kq_check(kq);
+        mark(kq);
     if (notice)
         mio_notice_take();
 }

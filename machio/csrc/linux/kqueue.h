@@ -30,6 +30,7 @@ struct mio_kq {
     unsigned refs;        /* the list, and every thread inside kevent() */
     int fd;               /* -1: the program closed it */
     uint64_t serial;      /* tells it from an earlier one with the same number */
+    uint64_t asked;       /* mio_task.hold in which the descriptor was this kqueue's */
     bool marked;          /* the marker is on */
     bool held;            /* someone under the lock will set the marker right */
     bool noticing;        /* mio_task.notice is in the epoll */

@@ -117,7 +117,8 @@ struct mio_wire_input {
 socklen_t mio_channel_name(struct sockaddr_un *ret, char kind, uint64_t cookie, ino_t pipe);
 /* The inode of a pipe made by pipe(); false for any other file. access: O_RDONLY or O_WRONLY. */
 bool mio_pipe_inode(int fd, int access, ino_t *ret_inode);
-bool mio_pipe_is(int fd, ino_t inode); /* whether it is that one, by whichever end */
+bool mio_new_pipe_inode(int fd, ino_t *ret_inode); /* of one that was made here */
+bool mio_pipe_is(int fd, ino_t inode);             /* whether it is that one, by whichever end */
 
 /* ---- channel.c --------------------------------------------------------------------------- */
 
