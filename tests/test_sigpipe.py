@@ -6,12 +6,15 @@ whole table of the handshake is played so, too (`programs/play.py`).
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from machio import _pipes
 
 PROGRAM = """
 import asyncio, contextlib, os, signal, socket, sys, threading
@@ -99,3 +102,22 @@ def test_a_broken_pipe_is_an_error_and_no_death(where, loop_name, bootstrap_env)
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["none", "one"])
+def test_a_signal_that_was_pending_before_a_write_stays(pending):
+    reader, writer = os.pipe()
+    os.close(reader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        if pending:
+            signal.raise_signal(signal.SIGPIPE)
+        with pytest.raises(BrokenPipeError):
+            _pipes.write_now(writer, b"offer")
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before | {signal.SIGPIPE}
+        assert (signal.SIGPIPE in signal.sigpending()) == pending
+        if pending:
+            signal.sigwait({signal.SIGPIPE})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(writer)
