@@ -208,11 +208,17 @@ class Server:
 
     def _arm(self) -> None:
         """See whether any task is attached, and if so ask to be told when none is."""
+        before = self._attached
         self._attached = self._armed or bool(self._port.status.has_send_rights)
         if self._attached and not self._armed:
             self._armed = True
             self._request(self._port.name, NotificationId.NO_SENDERS)
-        self._changed.set()
+        if self._attached != before:
+            self._changed.set()
+
+    def _names_changed(self) -> None:
+        if not self._attached:  # else it is no time to leave, whatever the names are
+            self._changed.set()
 
     def _request(self, name: int, notification: NotificationId) -> None:
         previous = _ffi.request_notification(
@@ -251,7 +257,7 @@ class Server:
             for gone in self.registry.drop_port(name):
                 log.info("%s is free: its port died", shown(gone))
             _ffi.deallocate(name)  # the notification came with a reference
-            self._changed.set()
+            self._names_changed()
 
     def _returned(self, message: Message) -> None:
         """Keep the receive right of a declared service whose owner does not want it any more.
@@ -261,7 +267,7 @@ class Server:
         right = message.rights[0] if len(message.rights) == 1 else None
         if isinstance(right, ReceiveRight) and self.registry.take_back(right):
             message.rights = ()
-            self._changed.set()
+            self._names_changed()
 
     def _requested(self, message: Message) -> None:
         request = parse(message)
@@ -284,7 +290,7 @@ class Server:
         code, carried = 0, None
         if kept is not None:
             code, carried = self._lend(kept)
-        elif not message.rights:
+        elif not message.descriptors:
             self.registry.withdraw(name, pid)
         else:
             code = self._add(what, name, message, pid)
@@ -295,7 +301,7 @@ class Server:
         body = b"" if carried else RETURN_CODE.pack(NDR, code)
         if self._reply(message.reply, what, body, carried) and kept is not None and kept.closed:
             self.registry.was_checked_in(name, pid)
-        self._changed.set()
+        self._names_changed()
         if not code:
             self._answer_parked(name)
 
