@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -524,6 +525,7 @@ def test_a_socket_from_systemd(task, env, bootstrap_dir):
         for _ in range(2):  # it leaves the socket, and systemd starts it again
             owner = task({**env, "MACHIO_BOOTSTRAPD": "/bin/false"})
             owner.tell("in")
+            assert select.select([listener], [], [], 20)[0]  # else the server may be gone before
             with run_as_systemd(listener, env) as server:
                 assert owner.answer() == "0"
                 assert server_pid(bootstrap_dir) == server.pid
