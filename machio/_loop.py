@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
 T = TypeVar("T")
+W = TypeVar("W", bound="Watch")
 
 GetLoop: TypeAlias = "weakref.ref[asyncio.AbstractEventLoop]"
 
@@ -195,32 +196,30 @@ class Line(Place):
 
 
 class Watch(Line):
-    """One registration in a kqueue: an ident, a filter, and whom to tell: the tasks in line.
+    """A port or a set that is registered in a kqueue, and whom to tell: the tasks in line.
 
     quiet: the port was seen empty, and no event has come since: to look for a message is in vain.
     """
 
-    __slots__ = ("_serial", "eof", "filter", "ident", "on_event", "quiet")
+    __slots__ = ("ident", "on_event", "quiet")
 
+    filter: int = _ffi.EVFILT_MACHPORT
     adapter: Adapter
 
-    def __init__(
-        self, adapter: Adapter, ident: int, event_filter: int, flags: int, serial: int
-    ) -> None:
+    def __init__(self, adapter: Adapter, ident: int) -> None:
         super().__init__(adapter)
         self.ident: int = ident
-        self.filter: int = event_filter
-        self.eof: bool = False
         self.quiet: bool = False
         self.on_event: Callable[[], None] | None = None
-        self._serial = serial
-        adapter.kqueue.change(ident, event_filter, EV_ADD | flags, serial)
 
-    def fire(self, eof: int, *, at_once: bool) -> None:
+    @property
+    def key(self) -> int:
+        """What its events are known by. Of a port that is its name: a stale event only wakes."""
+        return self.ident
+
+    def fire(self, eof: int, *, at_once: bool) -> None:  # noqa: ARG002
         """Tell of an event that the kqueue has reported; at_once: only where no task runs."""
         self.quiet = False
-        if eof:
-            self.eof = True
         first = self.first
         if first is not None:
             if at_once:
@@ -233,12 +232,35 @@ class Watch(Line):
     def close(self) -> None:
         """Remove the registration; whoever stands in its line attempts again. Idempotent."""
         adapter = self.adapter
-        if adapter.forget(self._serial):
+        if adapter.forget(self):
             # A port that is gone has taken its registration with it.
             with contextlib.suppress(OSError):
                 adapter.kqueue.change(self.ident, self.filter, EV_DELETE)
         if self.first is not None:
             adapter.post(self.wake)
+
+
+class FileWatch(Watch):
+    """The same of a pipe or socket. eof: its other end is gone."""
+
+    __slots__ = ("_key", "eof", "filter")
+
+    def __init__(self, adapter: Adapter, ident: int, event_filter: int, key: int) -> None:
+        super().__init__(adapter, ident)
+        self.filter: int = event_filter
+        self.eof: bool = False
+        self._key = key
+
+    @property
+    def key(self) -> int:
+        """What its events are known by: of a file that had its number before there may be some."""
+        return self._key
+
+    def fire(self, eof: int, *, at_once: bool) -> None:
+        """As of a port; `eof` is noted."""
+        if eof:
+            self.eof = True
+        super().fire(eof, at_once=at_once)
 
 
 class Adapter:
@@ -247,7 +269,7 @@ class Adapter:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # The loop holds the adapter by its reader; a strong reference back would keep both alive.
         self.get_loop: GetLoop = weakref.ref(loop)
-        self._serials = itertools.count(2, 2)  # even: see `Kqueue.events`
+        self._file_keys = itertools.count(1 << 32)  # beyond the names of ports
         self._watches: dict[int, Watch] = {}
         self._at_close: list[Callable[[], None]] = []
         self.space: int = _ffi.space
@@ -277,13 +299,13 @@ class Adapter:
         with contextlib.suppress(Exception):
             self.close()
 
-    def watch(self, ident: int, event_filter: int, flags: int) -> Watch:
-        """Register an event; the caller closes the watch, before the fd. Raises OSError."""
+    def _register(self, watch: W) -> W:
+        """Have the kqueue watch; the caller closes the watch, before the fd. Raises OSError."""
         if self.closed:
             raise UsageError("the event loop is shutting down")
-        serial = next(self._serials)
-        watch = Watch(self, ident, event_filter, flags, serial)
-        self._watches[serial] = watch
+        key = watch.key
+        self.kqueue.change(watch.ident, watch.filter, EV_ADD | EV_CLEAR, key << 1)
+        self._watches[key] = watch
         return watch
 
     def watch_port(self, name: int) -> Watch:
@@ -291,19 +313,22 @@ class Adapter:
 
         A port may be watched and a member of sets at once; whoever receives first has the message.
         """
-        return self.watch(name, _ffi.EVFILT_MACHPORT, EV_CLEAR)
+        return self._register(Watch(self, name))
 
-    def watch_reader(self, fd: int) -> Watch:
+    def watch_reader(self, fd: int) -> FileWatch:
         """Watch a pipe or socket for something to read, end of file included."""
-        return self.watch(fd, _ffi.EVFILT_READ, EV_CLEAR)
+        return self._register(FileWatch(self, fd, _ffi.EVFILT_READ, next(self._file_keys)))
 
-    def watch_writer(self, fd: int) -> Watch:
+    def watch_writer(self, fd: int) -> FileWatch:
         """Watch a pipe or socket for room to write, and for the end of its readers (`eof`)."""
-        return self.watch(fd, _ffi.EVFILT_WRITE, EV_CLEAR)
+        return self._register(FileWatch(self, fd, _ffi.EVFILT_WRITE, next(self._file_keys)))
 
-    def forget(self, serial: int) -> bool:
+    def forget(self, watch: Watch) -> bool:
         """Drop a watch; True if it is still registered in a kqueue of this task."""
-        return self._watches.pop(serial, None) is not None and self.usable()
+        if self._watches.get(watch.key) is not watch:
+            return False
+        self._watches.pop(watch.key, None)
+        return self.usable()
 
     def at_close(self, call: Callable[[], None]) -> None:
         """Have something called while the adapter closes, the kqueue still being open."""
@@ -340,11 +365,11 @@ class Adapter:
         events, watches = self.kqueue.events(), self._watches
         try:
             for event in events:
-                if (watch := watches.get(event & ~1)) is not None:
+                if (watch := watches.get(event >> 1)) is not None:
                     watch.fire(event & 1, at_once=True)
         except BaseException:  # of a task that has ended the loop, SystemExit say
             for event in events:
-                if (watch := watches.get(event & ~1)) is not None:
+                if (watch := watches.get(event >> 1)) is not None:
                     watch.fire(event & 1, at_once=False)
             raise
 

@@ -240,7 +240,7 @@ async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRig
             await asyncio.sleep(0)
 
 
-async def _offer(fd: int, pipe: _loop.Watch, data: bytes) -> None:
+async def _offer(fd: int, pipe: _loop.FileWatch, data: bytes) -> None:
     while data:
         # Bound now: the closure must not see the next round's data.
         written = await pipe.stand(lambda data=data: _pipes.write_now(fd, data), None)  # type: ignore[misc]
@@ -251,7 +251,9 @@ async def _offer(fd: int, pipe: _loop.Watch, data: bytes) -> None:
 class _Queue:
     """The service's queue as the server looks at it: one small buffer, one message at a time."""
 
-    def __init__(self, service: ReceiveRight, pipe: _loop.Watch, server: _checkin.Server) -> None:
+    def __init__(
+        self, service: ReceiveRight, pipe: _loop.FileWatch, server: _checkin.Server
+    ) -> None:
         self._service = service
         self._pipe = pipe
         self._server = server
