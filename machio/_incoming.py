@@ -57,20 +57,20 @@ def adopt(buffer: _ffi.Buffer) -> Message:
     """Turn a received message into objects. Raises BadMessageError, everything in it released."""
     view = buffer.view
     bits, size, remote, local, _, message_id = _wire.HEADER.unpack_from(view)
-    if tracing.on or remote or bits & _wire.BITS_COMPLEX:
-        return _adopt_rights(buffer)
-    # Nothing but bytes, as most are.
+    if tracing.on or bits & _wire.BITS_COMPLEX:
+        return _adopt_all(buffer)
     return Message.of_parts(
         message_id,
         view[_wire.HEADER_SIZE : size],
         (),
-        None,
+        own(remote, bits & 0x1F) if remote else None,
         local,
         view[size : size + _wire.TRAILER_SIZE],
     )
 
 
-def _adopt_rights(buffer: _ffi.Buffer) -> Message:
+def _adopt_all(buffer: _ffi.Buffer) -> Message:
+    """Do the same for any message, one with descriptors and one that is to be traced as well."""
     try:
         incoming = _wire.unpack(buffer.view)
     except _wire.Malformed as problem:

@@ -39,7 +39,8 @@ from .errors import WouldBlock, mach_error
 from .messages import Disposition, Message, NotificationId, PortRightType
 
 # Looked up once: an enum is slow to tell its members.
-_COPY_SEND = Disposition.COPY_SEND
+_COPY_SEND, _MOVE_SEND_ONCE = Disposition.COPY_SEND, Disposition.MOVE_SEND_ONCE
+_DROPPED = NotificationId.SEND_ONCE
 # Reply ports that an event loop keeps for its next calls.
 _IDLE_REPLY_PORTS = 32
 
@@ -239,7 +240,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         answers. While the request has not been sent, as `send`, rights that move being back;
         afterwards ReceiveTimedOut, BadMessageError. Mach: mach_msg, MAKE_SEND_ONCE.
         """
-        deadline = Deadline(timeout)
+        deadline = None if timeout is None else Deadline(timeout)
         adapter = _loop.current()
         port = take_reply_port(adapter)
         try:
@@ -248,7 +249,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
             outgoing = post(message, self, _COPY_SEND, port)
             if outgoing is not None:
                 await self._send_later(outgoing, timeout, attempted=not waits)
-            answer = await port.receive(deadline.seconds())
+            answer = await port.receive(None if deadline is None else deadline.seconds())
         except BaseException:
             port.close()  # and with it the answer, whenever it comes
             raise
@@ -305,7 +306,7 @@ class SendOnceRight(_Sender):
 
         On failure the right stays with the caller, and otherwise all is as with `SendRight.send`.
         """
-        outgoing = send_now(message, self, Disposition.MOVE_SEND_ONCE)
+        outgoing = send_now(message, self, _MOVE_SEND_ONCE)
         if outgoing is not None:
             outgoing.give_back()
             raise mach_error(SendCode.TIMED_OUT, "mach_msg")
@@ -382,7 +383,7 @@ def _close_all(ports: list[ReceiveRight]) -> None:
 
 def _answer(message: Message) -> Message:
     """Return the answer of a call, unless it is the system's word that none will come."""
-    if message.is_notification:
+    if message.id == _DROPPED and message.is_notification:
         message.close()
         raise mach_error(MigCode.SERVER_DIED, "call")
     return message

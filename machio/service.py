@@ -31,7 +31,8 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 from . import bootstrap
@@ -278,7 +279,8 @@ class Service:
     async def _receive(self, ports: PortSet) -> None:
         await asyncio.sleep(0)  # `serve` has to know this task before a handler stops the service
         loop = asyncio.get_running_loop()
-        while True:
+        # A handler that runs at once, before its task is returned, may have changed either.
+        while self._may_receive.is_set() and not self._stopped:
             if not self._may_begin():
                 await self._room.stand(self._may_begin, None)
             try:
@@ -289,9 +291,10 @@ class Service:
                     raise
                 _log.warning("a message could not be received: %s", error)
             else:
-                task = loop.create_task(self._handle(request))
-                self._busy.add(task)
-                task.add_done_callback(self._handled)
+                task = _start(loop, self._handle(request))
+                if not task.done():
+                    self._busy.add(task)
+                    task.add_done_callback(self._handled)
 
     def _may_begin(self) -> bool | None:
         return len(self._busy) < self._concurrency or None
@@ -319,13 +322,12 @@ class Service:
                 _send(request, answer)
 
     async def _answer(self, request: Message) -> Message | None:
-        by_system = request.is_notification
         handler = self._handler(request)
         limit: asyncio.Timeout | None = None
-        if handler is None or (request.id in _NOTIFICATIONS and not by_system):
+        if handler is None or (request.id in _NOTIFICATIONS and not request.is_notification):
             return make_error(request.id, MigCode.BAD_ID)
         try:
-            if self._allow is not None and not by_system:
+            if self._allow is not None and not request.is_notification:
                 sender = request.sender
                 if sender is None or not self._allow(sender):
                     _log.warning("%s may not send %d here", sender, request.id)
@@ -347,6 +349,15 @@ class Service:
     def _handler(self, request: Message) -> Handler | None:
         here = self._at.get(request.port, {}).get(request.id)
         return self._handlers[None].get(request.id) if here is None else here
+
+
+def _start(
+    loop: asyncio.AbstractEventLoop, handling: Coroutine[None, None, None]
+) -> asyncio.Task[None]:
+    """Return the task, which has begun if Python can do that and the program has no factory."""
+    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+        return asyncio.Task(handling, loop=loop, eager_start=True)
+    return loop.create_task(handling)
 
 
 def _failed(request: Message, error: Exception) -> Message:

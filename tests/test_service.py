@@ -284,6 +284,21 @@ async def test_leaving_waits_for_the_requests_taken():
         await task
 
 
+async def test_after_a_handler_has_stopped_its_service_no_request_is_taken():
+    port = ReceiveRight.allocate()
+    async with Service(port, concurrency=1) as service:
+
+        @service.on(ASK)
+        async def stop(message):
+            service.stop()
+
+        with port.make_send() as send:
+            for _ in range(2):
+                send.send_nowait(Message(ASK))
+        await service.serve()
+        assert port.status.queued == 1
+
+
 async def test_a_handler_may_stop_its_service():
     port = ReceiveRight.allocate()
     async with Service(port) as service:
