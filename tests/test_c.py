@@ -6,8 +6,10 @@ session. A test program named ``test_shim*.c`` is linked with ``machio/csrc/shim
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -174,7 +176,8 @@ def working_flavours(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def run(command: list[str | Path], environment: dict[str, str], log: Path) -> tuple[int, str]:
     """Run a program to its end and return its status and all it printed.
 
-    The output goes to a file: a server that the program leaves behind would keep a pipe open.
+    The output goes to a file: a server that the program leaves behind would keep a pipe open. That
+    one has a session of its own; whoever else the program leaves behind ends with it.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -190,9 +193,9 @@ def run(command: list[str | Path], environment: dict[str, str], log: Path) -> tu
         except subprocess.TimeoutExpired:
             status = -signal.SIGALRM
         finally:
-            if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
     return status, log.read_text(errors="replace")
 
 
@@ -230,6 +233,18 @@ def expect_success(command: list[str | Path], environment: dict[str, str], log: 
         pytest.fail(f"killed by {signal.Signals(-status).name}:\n{output}", pytrace=False)
     if status:
         pytest.fail(f"exited with {status}:\n{output}", pytrace=False)
+
+
+def test_a_failing_program_leaves_no_children(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    command: list[str | Path] = ["sh", "-c", f"exec 3> {fifo}; sleep 600 & exit 1"]
+    assert run(command, dict(os.environ), tmp_path / "log") == (1, "")
+    ended = select.poll()
+    ended.register(held, 0)
+    assert ended.poll(10_000) == [(held, select.POLLHUP)]
+    os.close(held)
 
 
 @pytest.mark.parametrize("language", ["c", "c++"])
