@@ -1,8 +1,9 @@
 """What Mach says becomes of rights: a model small enough to be read, for `rules.py`.
 
 The world has tasks; a task has names; a name holds a send right with its references, a receive
-right, both, a send-once right, or a dead name. Ports have queues. All that the model leaves open is
-the order in which notifications arrive among messages, and the numbers of names, which it is told.
+right, both, a send-once right, a dead name, or a set. Ports have queues. All that the model leaves
+open is the order in which notifications arrive among messages, which member of a set is received
+from, and the numbers of names, which it is told.
 """
 
 from __future__ import annotations
@@ -23,19 +24,40 @@ class Port:
     dead: bool = False
     queue: list[Message] = field(default_factory=list)
     notes: Counter[tuple] = field(default_factory=Counter)  # notifications that wait, unordered
+    perhaps: Counter[tuple] = field(default_factory=Counter)  # and such as may be there by now
     make_sends: int = 0
     senders: int = 0  # holders of send rights: names, rights in messages, messages on their way
     onces: int = 0
     no_senders: Once | None = None
+    late: Once | None = None  # a no-senders request that came due while the receive right travels
+    destroyed: Once | None = None
+    sets: set[int] = field(default_factory=set)  # of its receiver's, that it is in
+    moved: bool = False
     loose: int = 0  # messages that were there at a move: ordered for each sender only
 
     @property
     def waiting(self) -> int:
-        return len(self.queue) + self.notes.total()
+        return len(self.queue) + self.notes.total() + self.perhaps.total()
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting >= QUEUE_LIMIT
 
     def notify(self, *note: object) -> None:
         if not self.dead:
             self.notes[note] += 1
+
+    def now_sure(self, *note: object) -> None:
+        """What may have been there is there, unless it was received."""
+        if self.perhaps[note]:
+            self.perhaps[note] -= 1
+            self.notes[note] += 1
+
+    def leave(self) -> None:
+        """Be in nobody's hands: what a move resets."""
+        self.receiver, self.make_sends, self.loose = None, 0, len(self.queue)
+        self.sets.clear()
+        self.moved = True
 
 
 @dataclass(eq=False)
@@ -48,6 +70,15 @@ class Once:
         """Be a notification."""
         self.port.onces -= 1
         self.port.notify(*note)
+
+
+@dataclass(eq=False)
+class Request:
+    """A dead-name request, or a send-possible one, which also tells when there is room."""
+
+    once: Once
+    send_possible: bool = False
+    armed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +112,15 @@ class Name:
     send: int = 0
     once: Once | None = None
     dead: int = 0
-    request: Once | None = None  # dead-name notification
+    request: Request | None = None
+    is_set: bool = False
 
     def summary(self) -> tuple[str, int]:
         """Return the kinds of right and the references, as `Task.names` of the processes does."""
         if self.once:
             return "once", 1
+        if self.is_set:
+            return "set", 0
         if self.dead:
             return DEAD, self.dead
         kinds = "+".join(k for k, held in (("send", self.send), ("recv", self.receive)) if held)
@@ -107,7 +141,7 @@ class Task:
     def free(self, number: int) -> None:
         held = self.names.pop(number)
         if held.request:
-            held.request.use("PORT_DELETED", number)
+            held.request.once.use("PORT_DELETED", number)
 
     # --- rights out of names ---
 
@@ -129,8 +163,6 @@ class Task:
             return Right("once", once=Once(port))
         if disposition == "move_recv":
             self.lose_receive(number)
-            port.make_sends = 0
-            port.loose = len(port.queue)
             return Right("recv", port)
         port.senders += 1
         if disposition == "make_send":
@@ -142,8 +174,8 @@ class Task:
     def lose_receive(self, number: int) -> None:
         held = self.names[number]
         held.receive = False
-        if held.port:
-            held.port.receiver = None
+        assert held.port is not None
+        held.port.leave()
         if not held.send:
             self.free(number)
 
@@ -184,6 +216,9 @@ class Task:
         if right.kind == "recv":
             held.receive = True
             port.receiver = self
+            if port.late:
+                port.late.port.now_sure("NO_SENDERS", 0)
+                port.late = None
         else:
             if held.send:
                 port.senders -= 1  # the name is one holder, however many references
@@ -218,7 +253,11 @@ class World:
             port.senders -= 1
             if not port.senders and port.no_senders and not port.dead:
                 port.no_senders, request = None, port.no_senders
-                request.use("NO_SENDERS", port.make_sends)
+                if port.receiver:
+                    request.use("NO_SENDERS", port.make_sends)
+                else:  # who has the message that it is in may not look: see DIFFERENCES.md
+                    request.port.perhaps["NO_SENDERS", 0] += 1
+                    port.late = request
 
     def destroy(self, message: Message, killed: list[Port]) -> None:
         for right in (message.destination, message.reply, *message.rights):
@@ -234,8 +273,17 @@ class World:
         """Ports die: what they had queued is destroyed, whoever waited for it is told."""
         while killed:
             port = killed.pop(0)
-            port.dead, port.receiver = True, None
+            backup, port.destroyed = port.destroyed, None
+            port.leave()
+            if backup and not backup.port.dead:
+                backup.use("PORT_DESTROYED", port)
+                continue
+            port.dead = True
+            killed += [note[1] for note in port.notes if note[0] == "PORT_DESTROYED"]
             port.notes.clear()
+            port.perhaps.clear()
+            if port.late:
+                port.late.port.perhaps["SEND_ONCE",] += 1
             queue, port.queue = port.queue, []
             for message in queue:
                 self.destroy(message, killed)
@@ -253,8 +301,26 @@ class World:
         held.send, held.port, held.once = 0, None, None
         if held.request:
             held.dead += 1
-            held.request.use("DEAD_NAME", number)
+            held.request.once.use("DEAD_NAME", number)
             held.request = None
+
+    def armed(self, port: Port) -> list[tuple[Task, int, Name]]:
+        """Who is to be told when the port has room."""
+        return [
+            (task, number, held)
+            for task in self.tasks
+            for number, held in task.names.items()
+            if held.port is port and held.request and held.request.armed
+        ]
+
+    def received(self, port: Port) -> None:
+        """A message was taken off the port's queue."""
+        if port.is_full:
+            return
+        for _, number, held in self.armed(port):
+            request, held.request = held.request, None
+            assert request is not None
+            request.once.use("SEND_POSSIBLE", number)
 
     def exit(self, task: Task) -> None:
         """A task ends with everything it holds."""
@@ -266,7 +332,7 @@ class World:
                 self.kill([held.port])
         for held in names.values():
             if held.request:
-                held.request.port.onces -= 1
+                held.request.once.port.onces -= 1
             if held.send:
                 assert held.port is not None
                 self.drop(Right("send", held.port))

@@ -67,6 +67,7 @@ class Task:
         self.buffer = ffi.new("uint8_t[8192]")
         self.boxes: dict[str, int] = {}
         self.box = NULL
+        self.options = SEND | SEND_TIMEOUT
 
     def code(self, kr: int) -> str:
         if kr == 0:
@@ -163,7 +164,7 @@ class Task:
                 body += struct.pack("=IIHBB", name, 0, 0, DISPOSITIONS[disposition], 0)
         message = struct.pack("=IIIIIi", bits, 24 + len(body), dest, reply, 0, id_) + body
         self.ffi.memmove(self.buffer, message, len(message))
-        mr = self.lib.mach_msg(self.header(), SEND | SEND_TIMEOUT, len(message), 0, NULL, 0, NULL)
+        mr = self.lib.mach_msg(self.header(), self.options, len(message), 0, NULL, 0, NULL)
         answer = [self.code(mr)]
         if answer == ["MACH_SEND_TIMED_OUT"]:
             answer += ["pseudo", f"bits={self.header().msgh_bits:#x}"]
@@ -175,8 +176,8 @@ class Task:
         )
         return mr, bytes(self.ffi.buffer(self.buffer))
 
-    def recv(self, name: int) -> list:
-        mr, data = self.receive(name, 0)
+    def recv(self, name: int, timeout: int = 0) -> list:
+        mr, data = self.receive(name, timeout)
         if mr != 0:
             return [self.code(mr)]
         bits, _, remote, local, _, id_ = struct.unpack_from("=IIIIIi", data)

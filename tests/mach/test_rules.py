@@ -28,13 +28,13 @@ def play(
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_operations_agree_with_the_model(bootstrap_env: dict[str, str], seed: int) -> None:
-    done = play(bootstrap_env, "--examples=30", f"--seed={seed}", "--first")
+    done = play(bootstrap_env, "--examples=40", "--steps=60", f"--seed={seed}", "--first")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "30 sequences of up to 40 operations agree with the model\n"
+    assert done.stdout == "40 sequences of up to 60 operations agree with the model\n"
 
 
 def test_a_disagreement_is_told(bootstrap_env: dict[str, str], tmp_path: Path) -> None:
-    for name in ("rules.py", "replay.py", "child.py", "model.py"):
+    for name in ("rules.py", "referee.py", "members.py", "replay.py", "child.py", "model.py"):
         text = (HERE / name).read_text()
         if name == "model.py":
             text = text.replace("port.make_sends += 1", "port.make_sends += 2")
