@@ -224,8 +224,8 @@ class Referee(RuleBasedStateMachine):
         assert len(sure) <= status["msgcount"] <= port.waiting
 
     def drain(self) -> None:
-        """Receive all that is there; then there is no more."""
-        for task in list(self.world.tasks):
+        """Receive all that is there, and what that brings about; then there is no more."""
+        for task in [*self.world.tasks, *self.world.tasks]:
             for number, held in list(task.names.items()):
                 while held.receive and self._receive(task, number, {number: held.port}):
                     pass

@@ -171,7 +171,9 @@ class Machine(Referee):
 
     @step(choice=CHOICE, to=CHOICE, at_once=st.booleans())
     def watch_room(self, choice: int, to: int, at_once: bool) -> None:
-        task, number, held = self.choose(choice, lambda held: held.send)
+        self._watch_room(*self.choose(choice, lambda held: held.send), to, at_once)
+
+    def _watch_room(self, task, number: int, held: Name, to: int, at_once: bool) -> None:
         notify = self._own_port(task, to)
         need(task.names[notify].port is not held.port)
         need(not at_once or held.port.is_full == self._is_surely_full(held.port))
@@ -243,6 +245,18 @@ class Machine(Referee):
         task, number, held = self.choose(
             choice, lambda held: held.once or (held.port and held.send)
         )
+        self._send(task, number, held, cargo, reply, call)
+
+    @step(choice=CHOICE, to=CHOICE)
+    def fill(self, choice: int, to: int) -> None:
+        """Ask to be told of room, and send until there is none."""
+        task, number, held = self.choose(choice, lambda held: held.send)
+        self._watch_room(task, number, held, to, at_once=False)
+        while not held.port.is_full:
+            self._send(task, number, held, [], 0, "send_notify")
+        self._send(task, number, held, [], 0, "send_notify")
+
+    def _send(self, task, number: int, held: Name, cargo, reply: int, call: str) -> None:
         if held.once:
             port, disposition = held.once.port, "move_once"
         else:
