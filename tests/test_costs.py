@@ -100,13 +100,15 @@ def test_a_port_costs_the_same_among_many(programs: Path, kind: str) -> None:
         assert 0 < many <= few * tolerance, f"{few} with 100 others, {many} with {CROWDS[kind]}"
 
 
-@pytest.mark.parametrize("subject", ["messages", "service", "room"])
+@pytest.mark.usefixtures("bootstrap_server")
+@pytest.mark.parametrize("subject", ["messages", "service", "room", "handshake"])
 def test_system_calls_in_python(programs: Path, subject: str) -> None:
     talk = [programs / "count", *TALK, subject, "syscalls"]
     check(subject, "syscalls", each(*talk, few=50, many=150))
 
 
-@pytest.mark.parametrize("subject", ["messages", "service", "room"])
+@pytest.mark.usefixtures("bootstrap_server")
+@pytest.mark.parametrize("subject", ["messages", "service", "room", "handshake"])
 def test_calls_of_functions_in_python(subject: str) -> None:
     check(subject, "calls", each(*TALK, subject, "calls", few=50, many=150))
 

@@ -3,8 +3,9 @@
     python talk.py SUBJECT syscalls COUNT   between two SIGUSR1, for count.c
     python talk.py SUBJECT calls COUNT      prints how many functions were called, in C too
 
-COUNT round trips: of `messages`, calls of a `service`'s typed routine, or pairs of messages of
-which the second waits for `room`. In one process, so that it goes the same way each time.
+COUNT round trips: of `messages`, calls of a `service`'s typed routine, pairs of messages of
+which the second waits for `room`, or `handshake`s. In one process, but for the bootstrap server, so
+that it goes the same way each time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
-from machio import Message, ReceiveRight, Service, mig
+from machio import (
+    Disposition,
+    Message,
+    PortRightType,
+    ReceiveRight,
+    Service,
+    check_in_fd,
+    mig,
+    serve_fd,
+)
 
 Data = Annotated[bytes, mig.Bytes(64)]
 Trip = Callable[[], Awaitable[object]]
@@ -89,7 +99,23 @@ async def room() -> AsyncIterator[Trip]:
         yield trip
 
 
-SUBJECTS = {"messages": messages, "service": service, "room": room}
+@contextlib.asynccontextmanager
+async def handshake() -> AsyncIterator[Trip]:
+    """Yield what makes a handshake, by a pipe that lasts."""
+    reader, writer = os.pipe()
+    with ReceiveRight.allocate() as port:
+
+        async def trip() -> None:
+            serving = asyncio.create_task(serve_fd(os.dup(writer), PortRightType.SEND))
+            await check_in_fd(os.dup(reader), port, Disposition.MAKE_SEND)
+            (await serving).close()
+
+        yield trip
+    os.close(reader)
+    os.close(writer)
+
+
+SUBJECTS = {"messages": messages, "service": service, "room": room, "handshake": handshake}
 
 
 async def main(subject: str, what: str, count: int) -> None:
