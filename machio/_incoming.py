@@ -144,7 +144,9 @@ class Receiver(Right, ObjectReceiveStream[T_co]):
 
         Raises ReceiveError, BadMessageError, RightClosedError.
         """
-        name = self.name
+        name = self._name
+        if not name or self._space != _ffi.space:
+            name = self.name  # which raises
         try:
             buffer = _ffi.pool.pop()
         except IndexError:

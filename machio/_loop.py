@@ -58,17 +58,10 @@ class Place:
     _asyncio_future_blocking: bool
 
     def __init__(self) -> None:
-        self._callback: Callable[[Place], object] | None = None  # while the task sleeps
+        # What lets the task run, while it sleeps, and in which context.
+        self._callback: Callable[[Place], object] | None = None
         self._context: contextvars.Context | None = None
         self.limit: asyncio.TimerHandle | bool = False
-
-    def clear(self) -> None:
-        """Forget the task."""
-        self._callback = self._context = None
-        if self.limit:
-            if self.limit is not True:
-                self.limit.cancel()
-            self.limit = False
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop = self.get_loop()
@@ -78,6 +71,12 @@ class Place:
     def end_after(self, timeout: float) -> None:
         """Set the time limit, in seconds."""
         self.limit = self._loop().call_later(max(timeout, 0), self._expire)
+
+    def end_never(self) -> None:
+        """Take the time limit back."""
+        if self.limit and self.limit is not True:
+            self.limit.cancel()
+        self.limit = False
 
     def _expire(self) -> None:
         self.limit = True
@@ -91,16 +90,17 @@ class Place:
 
     def resume_soon(self) -> None:
         """Let the task run in the loop's next pass, if it sleeps."""
-        callback, self._callback = self._callback, None
+        callback, context = self._callback, self._context
         if callback is not None:
-            self._loop().call_soon(callback, self, context=self._context)
+            self._callback = self._context = None
+            self._loop().call_soon(callback, self, context=context)
 
     def resume_now(self) -> None:
         """Let the task run before this returns, if it sleeps; only where no task runs."""
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            assert self._context is not None  # it came with the callback
-            self._context.run(callback, self)
+        callback, context = self._callback, self._context
+        if callback is not None and context is not None:
+            self._callback = self._context = None
+            context.run(callback, self)
 
     # What a task asks of a future.
 
@@ -184,7 +184,8 @@ class Line(Place):
 
     def leave(self, place: Place) -> None:
         """Give a place up, and wake the next if it was the first."""
-        place.clear()
+        if place.limit is not False:
+            place.end_never()
         if self.first is not place:
             assert self._others is not None  # the place is there
             self._others.remove(place)
