@@ -179,7 +179,7 @@ async def test_an_answer_that_comes_too_late_is_destroyed(name, monkeypatch, mom
         fire(watch, flags, at_once=at_once)
 
     def ask_and_cancel(*arguments):
-        task.cancel()
+        asyncio.current_task().cancel()
         return ask(*arguments)
 
     with ReceiveRight.allocate() as port, port.make_send() as send:

@@ -249,7 +249,7 @@ class ClientCancelled:
             async with stage.offer() as offer:
                 with contextlib.ExitStack() as stack:
                     if step == 1:
-                        asked = then(lambda: task.cancel())
+                        asked = then(lambda: asyncio.current_task().cancel())
                         stack.enter_context(patched(_ffi, "bootstrap_ask", asked))
                     elif step == 2:
                         stack.enter_context(in_a_thread("bootstrap_look_up", look_up))
