@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import enum
 import struct
-
-# hmac's own. That module, and `secrets`, would bring all hashes along.
-from _operator import _compare_digest as compare_digest
 from typing import Annotated, Any
 
 from . import _wire
@@ -24,6 +21,11 @@ from ._migtypes import Number
 from ._subsystem import Subsystem, simpleroutine
 from .errors import ProtocolError, ServerGoneError
 from .messages import Disposition, PortRightType
+
+try:  # by itself: the module that has it for all brings every hash along
+    from _operator import _compare_digest as compare_digest
+except ImportError:
+    from hmac import compare_digest
 
 
 class ChildPort(Subsystem, base=10011):

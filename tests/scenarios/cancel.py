@@ -8,6 +8,7 @@ import os
 import threading
 
 import pytest
+from common import later
 
 import machio
 from machio import (
@@ -260,7 +261,7 @@ class ClientCancelled:
                             while True:
                                 service.send_nowait(Message(1))
                         stack.enter_context(patched(machio._requests, "wait_for_room", full))
-                    task = asyncio.create_task(check_in_with(offer, port, MOVE_RECEIVE))
+                    task = asyncio.create_task(later(check_in_with(offer, port, MOVE_RECEIVE)))
                     task.add_done_callback(lambda _: done.set())
                     with pytest.raises(asyncio.CancelledError):
                         await task
