@@ -25,7 +25,7 @@ from .messages import Disposition, PortRightType
 try:  # by itself: the module that has it for all brings every hash along
     from _operator import _compare_digest as compare_digest
 except ImportError:
-    from hmac import compare_digest
+    from hmac import compare_digest  # type: ignore[no-redef]
 
 
 class ChildPort(Subsystem, base=10011):
