@@ -247,6 +247,16 @@ def test_a_failing_program_leaves_no_children(tmp_path: Path) -> None:
     os.close(held)
 
 
+@pytest.mark.parametrize("side", ["User", "Server"])
+def test_what_mig_generates_compiles_as_cxx(side: str, tmp_path: Path) -> None:
+    """As C it is part of test_mig.c."""
+    source = ROOT / f"tests/c/mig/arith{side}.c"
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-I", INCLUDE, "-o", tmp_path / "side.o"]
+    command = [*CXX, "-x", "c++", *flags, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("language", ["c", "c++"])
 @pytest.mark.parametrize(
     "header", sorted(str(path.relative_to(INCLUDE)) for path in INCLUDE.rglob("*.h"))

@@ -10,6 +10,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -92,10 +93,11 @@ kern_return_t mach_vm_deallocate(vm_map_t target, mach_vm_address_t address, mac
 }
 
 kern_return_t vm_allocate(vm_map_t target_task, vm_address_t *address, vm_size_t size, int flags) {
-    mach_vm_address_t wide = *address;
+    mach_vm_address_t wide = 0;
+    memcpy(&wide, address, sizeof *address); /* MIG's is in a message, at any multiple of 4 */
     kern_return_t kr = mach_vm_allocate(target_task, &wide, size, flags);
     if (kr == KERN_SUCCESS)
-        *address = (vm_address_t)wide;
+        memcpy(address, &wide, sizeof *address);
     return kr;
 }
 
