@@ -62,12 +62,6 @@ async def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return task
 
 
-async def later(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Go on in the loop's next pass: then the task is known to who made it, eager or not."""
-    await asyncio.sleep(0)
-    return await coroutine
-
-
 def block_in_vain() -> None:
     """Block in a receive; what that opens lasts as long as the thread.
 

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from common import later
 
 import machio
 from machio import Message, PortRightType, ReceiveRight, _ffi, _loop, bootstrap
@@ -195,7 +194,7 @@ async def test_an_answer_that_comes_too_late_is_destroyed(name, monkeypatch, mom
                 patch.setattr(_ffi, "bootstrap_ask", ask_and_cancel)
             else:
                 patch.setattr(_loop.Watch, "fire", cancel_and_fire)
-            task = asyncio.create_task(later(work[call]()))
+            task = asyncio.create_task(work[call]())
             await asyncio.wait([task])
         assert task.cancelled()
         assert _ffi.get_refs(send.name, SEND) == 1

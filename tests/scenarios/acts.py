@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from unittest import mock
 
@@ -87,6 +88,12 @@ def promptly() -> Iterator[None]:
     begin = time.monotonic()
     yield
     assert time.monotonic() - begin < PROMPT
+
+
+async def later(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Go on in the loop's next pass: then the task is known to who made it, eager or not."""
+    await asyncio.sleep(0)
+    return await coroutine
 
 
 def patched(owner: object, name: str, wrapper: Callable[..., Any]) -> Any:

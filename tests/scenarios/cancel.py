@@ -8,7 +8,6 @@ import os
 import threading
 
 import pytest
-from common import later
 
 import machio
 from machio import (
@@ -26,6 +25,7 @@ from .acts import (
     RECEIVE,
     check_in_with,
     held_up,
+    later,
     name_in,
     patched,
     serve_in_vain,
