@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))  # int_rep 1: little endian, as every supported machine
 _INT_REP = slice(4, 7)
+_LITTLE_ENDIAN = NDR[_INT_REP]
 _CODE = struct.Struct("=i")
-_SUCCESS = NDR + _CODE.pack(0)
+_NO_ERROR = _CODE.pack(0)
+_SUCCESS = NDR + _NO_ERROR
 _ERROR_SIZE = len(_SUCCESS)
 # The id of a reply is that of its request and this.
 REPLY_OFFSET = 100
@@ -59,7 +61,7 @@ class Layout:
         """Return the values in a message. Raises Fault; takes no ownership."""
         if len(descriptors) != self.descriptors or len(body) < self._least:
             raise Fault(MigCode.BAD_ARGUMENTS)
-        if self.head and body[_INT_REP] != NDR[_INT_REP]:
+        if self.head and body[_INT_REP] != _LITTLE_ENDIAN:
             raise Fault(MigCode.BAD_ARGUMENTS)
         reader = Reader(descriptors, body, len(self.head))
         values = [kind.unpack(reader) for kind in self._kinds]
@@ -124,7 +126,7 @@ class Routine(NamedTuple):
             values = self.reply.unpack(message.descriptors, message.body)
         except Fault:
             raise MigError(MigCode.TYPE_ERROR, self.name, "The reply is malformed") from None
-        if self.reply.head is _SUCCESS and message.body[len(NDR) : _ERROR_SIZE] != bytes(4):
+        if self.reply.head is _SUCCESS and message.body[len(NDR) : _ERROR_SIZE] != _NO_ERROR:
             raise MigError(MigCode.TYPE_ERROR, self.name, "The reply is malformed")
         return values
 

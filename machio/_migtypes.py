@@ -111,7 +111,8 @@ class Fixed(Kind):
 
     def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:  # noqa: ARG002
         body += self.encode(value)
-        body += bytes(-len(body) % 4)
+        if padding := -len(body) % 4:
+            body += bytes(padding)
 
     def unpack(self, reader: Reader) -> Any:
         return self.decode(reader.take(self.size))
@@ -245,7 +246,7 @@ class Array(Fixed):
 
     def pack(self, value: Any, rights: list[Any], body: bytearray) -> None:
         if not self.variable:
-            super().pack(value, rights, body)
+            Fixed.pack(self, value, rights, body)  # as super(), which is slow before Python 3.12
             return
         if len(value) > self.count:
             raise UsageError(f"up to {self.count} elements are wanted here, not {len(value)}")
@@ -275,10 +276,10 @@ class Bytes(Array):
         super().__init__(Number("uint8_t", "B"), count, max=max)
 
     def decode(self, data: bytes) -> Any:
-        return bytes(data)
+        return data if type(data) is bytes else bytes(data)
 
     def _join(self, value: Any) -> bytes:
-        return bytes(value)
+        return value if type(value) is bytes else bytes(value)
 
 
 @dataclass_transform(frozen_default=True)

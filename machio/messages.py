@@ -292,9 +292,10 @@ class Message(Closable):
     def close(self) -> None:
         """Close every right and all memory that is still in the message; idempotent."""
         for carried in (*self.descriptors, self.reply):
-            right = carried[0] if isinstance(carried, tuple) else carried
-            if right is not None:
-                right.close()
+            if carried is not None:
+                right = carried[0] if isinstance(carried, tuple) else carried
+                if right is not None:
+                    right.close()
 
 
 def _is_payload(carried: Any) -> bool:
