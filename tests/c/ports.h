@@ -53,6 +53,13 @@ __attribute__((unused)) static void destroy_set(mach_port_t name) {
     destroy_right(name, MACH_PORT_RIGHT_PORT_SET);
 }
 
+__attribute__((unused)) static void set_limit(mach_port_t port, unsigned limit) {
+    mach_port_limits_t limits = {.mpl_qlimit = limit};
+    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO, (mach_port_info_t)&limits,
+                                      MACH_PORT_LIMITS_INFO_COUNT),
+             KERN_SUCCESS);
+}
+
 __attribute__((unused)) static void send_id(mach_port_t port, int id) {
     mach_msg_header_t message = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_MAKE_SEND, 0),
                                  .msgh_size = sizeof message,

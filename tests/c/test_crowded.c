@@ -14,10 +14,7 @@ static pid_t tasks[TASKS];
 /* Starts the tasks; the nth sends EACH messages with the id n, waiting for room as need be. */
 static mach_port_t start(void) {
     mach_port_t port = new_port();
-    const integer_t limit = 1;
-    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO, (mach_port_info_t)&limit,
-                                      MACH_PORT_LIMITS_INFO_COUNT),
-             KERN_SUCCESS);
+    set_limit(port, 1);
     struct handed handed = hand_over(port);
     for (int n = 0; n < TASKS; n++) {
         tasks[n] = fork();

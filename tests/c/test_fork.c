@@ -365,10 +365,7 @@ static struct blocked blocked_send(mach_port_t port, mach_msg_option_t option) {
 
 static mach_port_t full_port(void) {
     mach_port_t port = new_port();
-    mach_port_limits_t limits = {.mpl_qlimit = 1};
-    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO, (mach_port_info_t)&limits,
-                                      MACH_PORT_LIMITS_INFO_COUNT),
-             KERN_SUCCESS);
+    set_limit(port, 1);
     send_id(port, 1);
     return port;
 }

@@ -59,10 +59,7 @@ static mach_port_t set_up(int *ret_files) {
     if (mio_task.null < 0)
         mio_task.null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     mio_unlock();
-    mach_port_limits_t limits = {.mpl_qlimit = MACH_PORT_QLIMIT_MAX};
-    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO, (mach_port_info_t)&limits,
-                                      MACH_PORT_LIMITS_INFO_COUNT),
-             KERN_SUCCESS);
+    set_limit(port, MACH_PORT_QLIMIT_MAX);
     CHECK_EQ(receive(port, &none, 1), MACH_RCV_TIMED_OUT);
     *ret_files = check_fd_count();
     return port;

@@ -53,13 +53,6 @@ static void receive_port(mach_port_t from, struct with_port *ret) {
     CHECK_EQ(ret->header.msgh_size, WITH_PORT_SIZE);
 }
 
-static void set_limit(mach_port_t port, unsigned limit) {
-    mach_port_limits_t limits = {.mpl_qlimit = limit};
-    CHECK_EQ(mach_port_set_attributes(SELF, port, MACH_PORT_LIMITS_INFO, (mach_port_info_t)&limits,
-                                      MACH_PORT_LIMITS_INFO_COUNT),
-             KERN_SUCCESS);
-}
-
 TEST(bad_messages_are_refused_before_anything_is_taken) {
     mach_port_t port = new_pair();
     mach_msg_header_t message = plain(port, MACH_MSG_TYPE_COPY_SEND, 1);
