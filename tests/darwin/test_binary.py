@@ -9,8 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import macho
@@ -85,15 +84,16 @@ def run(image: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def results(
     request: pytest.FixtureRequest, image: Path
-) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
-    """Each part of the suite that is asked for, being run."""
+) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Each part of the suite that is asked for, run to its end: their pipes outlive no test."""
     options = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
     tests = [
         item for item in request.session.items if item.function is test_the_shipped_binary_runs
     ]
     parts = [item.callspec.params["part"] for item in tests]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {part: pool.submit(run, image, *options, *words(part)) for part in parts}
+        done = pool.map(lambda part: run(image, *options, *words(part)), parts)
+        return dict(zip(parts, done, strict=True))
 
 
 def words(part: str) -> list[str]:
@@ -125,7 +125,7 @@ def test_a_forked_task_has_data_of_its_own(image: Path) -> None:
 
 @pytest.mark.parametrize("part", SUITE)
 def test_the_shipped_binary_runs(
-    results: dict[str, Future[subprocess.CompletedProcess[str]]], part: str
+    results: dict[str, subprocess.CompletedProcess[str]], part: str
 ) -> None:
-    done = results[part].result()
+    done = results[part]
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
