@@ -52,6 +52,11 @@ def whole(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def ratio(value: float) -> str:
+    """Write how many times one thing is another."""
+    return f"{value:.2f}"
+
+
 # What a run may tell: the head of its column, and how it is written.
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "median": ("µs", microseconds),
@@ -75,25 +80,33 @@ def tables(result: dict[str, Any]) -> Iterator[tuple[str, Figure, Runs]]:
                 yield title, figure, result["figures"][title]
 
 
-def goals(figure: Figure, runs: Runs) -> list[str]:
-    """Return the rows that say of each goal of a figure whether it is met."""
-    rows = []
+def goals(figure: Figure, *columns: Runs | None) -> list[str]:
+    """Return the rows that say of each goal of a figure whether it is met.
+
+    columns: what was measured, on one core say, and then on all; None: that was not.
+    """
+    made = []
     for one, other, limit in figure.goals:
-        if "missing" in runs[one] or (other and "missing" in runs[other]):
-            continue
-        value = runs[one][figure.by]
-        if other is None:
-            names, limits = f"{figure.name(one)}, {COLUMNS[figure.by][0]}", whole(limit)
-            shown = whole(value)
-        else:
-            value /= runs[other][figure.by]
-            names, limits = f"{figure.name(one)} / {figure.name(other)}", f"{limit:.3g}"
-            shown = f"{value:.2f}"
-        rows.append(f"| {names} | {shown} | {limits} | {'met' if value <= limit else 'not met'} |")
-    return rows
+        names = f"{figure.name(one)}, {COLUMNS[figure.by][0]}"
+        write, most = whole, whole(limit)
+        if other is not None:
+            names = f"{figure.name(one)} / {figure.name(other)}"
+            write, most = ratio, f"{limit:.3g}"
+        values = [None if runs is None else compared(runs, figure, one, other) for runs in columns]
+        met = [value <= limit for value in values if value is not None]
+        if met:
+            cells = ["" if value is None else write(value) for value in values]
+            said = "met" if all(met) else "partly" if any(met) else "not met"
+            made.append(f"| {names} | {' | '.join(cells)} | {most} | {said} |")
+    return made
 
 
-GOALS = ["| goal | is | at most | |", "| --- | --: | --: | --- |"]
+def compared(runs: Runs, figure: Figure, one: str, other: str | None) -> float | None:
+    """Return what a goal is about: a figure, or the ratio of two; None if one is missing."""
+    if "missing" in runs[one] or (other is not None and "missing" in runs[other]):
+        return None
+    value: float = runs[one][figure.by]
+    return value if other is None else value / runs[other][figure.by]
 
 
 def rows(figure: Figure, runs: Runs, *, short: bool = False) -> list[str]:
@@ -113,7 +126,7 @@ def rows(figure: Figure, runs: Runs, *, short: bool = False) -> list[str]:
             cells.append(write(run[figure.by]))
             cells += [f"{write(run['least'])} to {write(run['greatest'])}" for _ in spread]
             cells += [COLUMNS[name][1](run[name]) for name in others]
-            cells.append("" if "missing" in floor else f"{run[figure.by] / floor[figure.by]:.2f}")
+            cells.append("" if "missing" in floor else ratio(run[figure.by] / floor[figure.by]))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -134,7 +147,7 @@ def table(result: dict[str, Any]) -> str:
     for title, figure, runs in tables(result):
         lines += ["", f"## {title}", "", *rows(figure, runs)]
         if known := goals(figure, runs):
-            lines += ["", *GOALS, *known]
+            lines += ["", "| goal | is | at most | |", "| --- | --: | --: | --- |", *known]
     return "\n".join(lines) + "\n"
 
 
