@@ -2,8 +2,11 @@
 
 The server writes an offer into a pipe: a secret token and the name of its service. The client reads
 it and sends one message to the service, the check-in: the token and a port right. Whoever knows the
-token has read the pipe; that is all the proof there is, and all that is needed. The check-in is a
-simpleroutine of MIG, declared as `ChildPort`.
+token has read the pipe; that is all the proof there is, and all that is needed.
+
+The check-in has the bytes of a simpleroutine of MIG, Crashpad's child_port_check_in: the right,
+NDR, and the token as a uint64_t. It is not declared as one (tests/test_checkin.py does): to import
+MIG costs a child more than all else that it needs to check in.
 
 Both sides are driven from outside. The transitions stand in the two tables; an event that a table
 does not list in a state is a mistake of the driver (KeyError).
@@ -11,43 +14,59 @@ does not list in a state is a mistake of the driver (KeyError).
 
 from __future__ import annotations
 
-import enum
 import struct
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-from . import _wire
-from ._migdescriptors import Port
-from ._migtypes import Number
-from ._subsystem import Subsystem, simpleroutine
+from . import _wire, tracing
 from .errors import ProtocolError, ServerGoneError
 from .messages import Disposition, PortRightType
+
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    # Where the server is.
+    ServerState: TypeAlias = Literal[
+        "waiting",  # for a check-in, or for the pipe's end
+        "draining",  # the pipe has ended; what was sent before that is still in the queue
+        "accepted",  # the right has come
+        "wrong right",  # a genuine check-in with a right of another kind
+        "nobody",  # the pipe has ended and nobody had checked in
+    ]
+    # What happens to the server.
+    ServerEvent: TypeAlias = Literal[
+        "genuine",  # a check-in with the token and the kind of right expected
+        "wrong kind",  # one with the token, but another kind of right
+        "strange",  # any other message
+        "empty",  # the queue has nothing more
+        "hang up",  # the pipe has no reader any more
+    ]
+    # Which part of the offer the client reads.
+    ClientState: TypeAlias = Literal[
+        "token",
+        "length",  # of the service name
+        "name",
+        "ready",  # none: it has been read
+        "failed",  # none any more
+    ]
+    # What happens to the client.
+    ClientEvent: TypeAlias = Literal[
+        "filled",  # all bytes of the part are there, and possible
+        "lie",  # they are there, and impossible
+        "end",  # the pipe has ended before
+    ]
 
 try:  # by itself: the module that has it for all brings every hash along
     from _operator import _compare_digest as compare_digest
 except ImportError:
     from hmac import compare_digest  # type: ignore[no-redef]
 
-
-class ChildPort(Subsystem, base=10011):
-    """Crashpad's child_port.defs."""
-
-    @simpleroutine
-    async def child_port_check_in(
-        self,
-        token: Annotated[int, Number("uint64_t", "Q")],
-        port: Annotated[Any, Port(None, null=True)],
-    ) -> None:
-        """Give the process that knows the token a right of any kind."""
-
-
-CHECK_IN = ChildPort.routines["child_port_check_in"]
-CHECK_IN_ID = CHECK_IN.id
-CHECK_IN_SIZE = CHECK_IN.request.size
 TOKEN_SIZE = 8
 MAX_NAME = 127  # BOOTSTRAP_MAX_NAME_LEN counts the NUL
+CHECK_IN_ID = 10011
+CHECK_IN_SIZE = _wire.size_of(_wire.PORT_DESCRIPTOR.size, len(_wire.NDR) + TOKEN_SIZE)
+tracing.name_ids({CHECK_IN_ID: "ChildPort.child_port_check_in"})
 
 _LENGTH = struct.Struct("=I")
-_TOKEN = struct.Struct("=Q")
 
 _KINDS = {
     PortRightType.RECEIVE: {Disposition.MOVE_RECEIVE},
@@ -55,39 +74,17 @@ _KINDS = {
     PortRightType.SEND_ONCE: {Disposition.MOVE_SEND_ONCE},
 }
 
-
-class ServerState(enum.Enum):
-    """Where the server is."""
-
-    WAITING = enum.auto()  # for a check-in, or for the pipe's end
-    DRAINING = enum.auto()  # the pipe has ended; what was sent before that is still in the queue
-    ACCEPTED = enum.auto()  # the right has come
-    WRONG_RIGHT = enum.auto()  # a genuine check-in with a right of another kind
-    NOBODY = enum.auto()  # the pipe has ended and nobody had checked in
-
-
-class ServerEvent(enum.Enum):
-    """What happens to the server."""
-
-    GENUINE = enum.auto()  # a check-in with the token and the kind of right expected
-    WRONG_KIND = enum.auto()  # one with the token, but another kind of right
-    STRANGE = enum.auto()  # any other message
-    EMPTY = enum.auto()  # the queue has nothing more
-    HANG_UP = enum.auto()  # the pipe has no reader any more
-
-
-_S, _E = ServerState, ServerEvent
 SERVER_TABLE: dict[tuple[ServerState, ServerEvent], ServerState] = {
-    (_S.WAITING, _E.GENUINE): _S.ACCEPTED,
-    (_S.WAITING, _E.WRONG_KIND): _S.WRONG_RIGHT,
-    (_S.WAITING, _E.STRANGE): _S.WAITING,
-    (_S.WAITING, _E.EMPTY): _S.WAITING,
-    (_S.WAITING, _E.HANG_UP): _S.DRAINING,
-    (_S.DRAINING, _E.GENUINE): _S.ACCEPTED,
-    (_S.DRAINING, _E.WRONG_KIND): _S.WRONG_RIGHT,
-    (_S.DRAINING, _E.STRANGE): _S.DRAINING,
-    (_S.DRAINING, _E.EMPTY): _S.NOBODY,
-    (_S.DRAINING, _E.HANG_UP): _S.DRAINING,
+    ("waiting", "genuine"): "accepted",
+    ("waiting", "wrong kind"): "wrong right",
+    ("waiting", "strange"): "waiting",
+    ("waiting", "empty"): "waiting",
+    ("waiting", "hang up"): "draining",
+    ("draining", "genuine"): "accepted",
+    ("draining", "wrong kind"): "wrong right",
+    ("draining", "strange"): "draining",
+    ("draining", "empty"): "nobody",
+    ("draining", "hang up"): "draining",
 }
 
 
@@ -104,7 +101,7 @@ class Server:
             raise ValueError("a token has 8 bytes, a service name 1 to 127 characters")
         if expected not in _KINDS:
             raise ValueError(f"{PortRightType(expected)} cannot be checked in")
-        self.state: ServerState = ServerState.WAITING
+        self.state: ServerState = "waiting"
         self.refused = 0
         self._token = token
         self.service_name = name
@@ -115,7 +112,7 @@ class Server:
     @property
     def done(self) -> bool:
         """True in the three final states."""
-        return self.state not in (ServerState.WAITING, ServerState.DRAINING)
+        return self.state not in ("waiting", "draining")
 
     def offer(self) -> bytes:
         """Return the bytes for the pipe."""
@@ -131,30 +128,30 @@ class Server:
         name, disposition = right_of(message)
         real = name not in (_wire.NAME_NULL, _wire.NAME_DEAD)
         fits = real and disposition in self._kinds
-        return self._step(ServerEvent.GENUINE if fits else ServerEvent.WRONG_KIND)
+        return self._step("genuine" if fits else "wrong kind")
 
     def refuse(self) -> ServerState:
         """Take note of a message that is no check-in; when draining, so many and no more."""
         self.refused += 1
-        state = self._step(ServerEvent.STRANGE)
-        if state is ServerState.DRAINING:
+        state = self._step("strange")
+        if state == "draining":
             self._budget -= 1
             if self._budget <= 0:
-                return self._step(ServerEvent.EMPTY)
+                return self._step("empty")
         return state
 
     def empty(self) -> ServerState:
         """Take note that the queue is empty."""
-        return self._step(ServerEvent.EMPTY)
+        return self._step("empty")
 
     def hang_up(self, queued: int) -> ServerState:
         """Take note of the pipe's end, `queued` messages being in the queue.
 
         A check-in from before the end is among them, so a flood cannot make the drain endless.
         """
-        if self.state is ServerState.WAITING:
+        if self.state == "waiting":
             self._budget = max(queued, 1)
-        return self._step(ServerEvent.HANG_UP)
+        return self._step("hang up")
 
     def _is_genuine(self, message: bytes | memoryview) -> bool:
         if len(message) != CHECK_IN_SIZE:
@@ -182,34 +179,15 @@ def right_of(message: bytes | memoryview) -> tuple[int, int]:
     return name, disposition
 
 
-class ClientState(enum.Enum):
-    """Which part of the offer the client reads."""
-
-    TOKEN = "the token"
-    LENGTH = "the length of the service name"
-    NAME = "the service name"
-    READY = "nothing more"
-    FAILED = "nothing any more"
-
-
-class ClientEvent(enum.Enum):
-    """What happens to the client."""
-
-    FILLED = enum.auto()  # all bytes of the part are there, and possible
-    LIE = enum.auto()  # they are there, and impossible
-    END = enum.auto()  # the pipe has ended before
-
-
-_C, _V = ClientState, ClientEvent
 CLIENT_TABLE: dict[tuple[ClientState, ClientEvent], ClientState] = {
-    (_C.TOKEN, _V.FILLED): _C.LENGTH,
-    (_C.TOKEN, _V.END): _C.FAILED,
-    (_C.LENGTH, _V.FILLED): _C.NAME,
-    (_C.LENGTH, _V.LIE): _C.FAILED,
-    (_C.LENGTH, _V.END): _C.FAILED,
-    (_C.NAME, _V.FILLED): _C.READY,
-    (_C.NAME, _V.LIE): _C.FAILED,
-    (_C.NAME, _V.END): _C.FAILED,
+    ("token", "filled"): "length",
+    ("token", "end"): "failed",
+    ("length", "filled"): "name",
+    ("length", "lie"): "failed",
+    ("length", "end"): "failed",
+    ("name", "filled"): "ready",
+    ("name", "lie"): "failed",
+    ("name", "end"): "failed",
 }
 
 
@@ -217,9 +195,9 @@ class Client:
     """The side that reads the offer and checks in. Reads no byte beyond the offer."""
 
     def __init__(self) -> None:
-        self.state: ClientState = ClientState.TOKEN
+        self.state: ClientState = "token"
         self.name: str = ""
-        # How many bytes to read next, at most; 0 when READY. The length is part of any offer.
+        # How many bytes to read next, at most; 0 when ready. The length is part of any offer.
         self.needed: int = TOKEN_SIZE + _LENGTH.size
         self._size = TOKEN_SIZE  # of the part that is read
         self._part = b""
@@ -228,7 +206,7 @@ class Client:
     def feed(self, data: bytes) -> ClientState:
         """Take in at most `needed` bytes from the pipe, none for its end; return the new state.
 
-        Raises ServerGoneError for an end before READY, ProtocolError for what cannot be an offer.
+        Raises ServerGoneError for an end too early, ProtocolError for what cannot be an offer.
         """
         if len(data) > self.needed:
             raise ValueError("more bytes than are needed")
@@ -238,22 +216,22 @@ class Client:
         while 0 < self._size <= len(self._part):
             part, self._part = self._part[: self._size], self._part[self._size :]
             self._fill(part)
-            self.state = CLIENT_TABLE[self.state, ClientEvent.FILLED]
-        after = _LENGTH.size if self.state is ClientState.TOKEN else 0
+            self.state = CLIENT_TABLE[self.state, "filled"]
+        after = _LENGTH.size if self.state == "token" else 0
         self.needed = self._size + after - len(self._part)
         return self.state
 
     def body(self) -> bytes:
         """Return what follows the descriptor in the check-in message: NDR and the token."""
-        if self.state is not ClientState.READY:
+        if self.state != "ready":
             raise ValueError("the offer has not been read")
-        return CHECK_IN.request.pack((*_TOKEN.unpack(self._token), None))[1]
+        return _wire.NDR + self._token
 
     def _fill(self, part: bytes) -> None:
-        if self.state is ClientState.TOKEN:
+        if self.state == "token":
             self._token = part
             self._size = _LENGTH.size
-        elif self.state is ClientState.LENGTH:
+        elif self.state == "length":
             (length,) = _LENGTH.unpack(part)
             if not 1 <= length <= MAX_NAME:
                 self._lie(f"it announces a service name of {length} characters (1 to {MAX_NAME})")
@@ -265,11 +243,11 @@ class Client:
             self._size = 0
 
     def _end(self) -> None:
-        where = f"{len(self._part)} of {self._size} bytes of {self.state.value}"
-        self.state = CLIENT_TABLE[self.state, ClientEvent.END]
+        where = f"{len(self._part)} of {self._size} bytes of the offer's {self.state}"
+        self.state = CLIENT_TABLE[self.state, "end"]
         raise ServerGoneError(f"the handshake's server closed the pipe after {where}")
 
     def _lie(self, what: str) -> None:
-        self.state = CLIENT_TABLE[self.state, ClientEvent.LIE]
+        self.state = CLIENT_TABLE[self.state, "lie"]
         self.needed = 0
         raise ProtocolError(f"the pipe holds no child port handshake: {what}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _wire
 from ._migtypes import Fault, Kind, Reader
+from ._wire import NDR
 from .codes import MigCode
 from .errors import MigError, RoutineError, UsageError
 from .messages import Message
@@ -19,7 +20,6 @@ from .messages import Message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))  # int_rep 1: little endian, as every supported machine
 _INT_REP = slice(4, 7)
 _LITTLE_ENDIAN = NDR[_INT_REP]
 _CODE = struct.Struct("=i")

@@ -23,6 +23,7 @@ ADDRESS = struct.Struct("=Q")
 AUDIT_TRAILER = struct.Struct("=IIIII8I")  # type, size, seqno, sender uid and gid, audit token
 NAME = struct.Struct("=I")
 NOTIFICATION = struct.Struct("=8sI")  # NDR, then a name or a count
+NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))  # int_rep 1: little endian, as every supported machine
 
 HEADER_SIZE = HEADER.size
 DESCRIPTORS_AT = HEADER_SIZE + COUNT.size

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NoReturn
 from . import _ffi
 from ._ffi import ffi, lib  # type: ignore[attr-defined]
 from ._registry import MOST, Registry, RequestId
+from ._wire import NDR
 from .codes import BootstrapCode, KernCode, MigCode, explain
 from .errors import BadMessageError, MachError, ReceiveError
 from .messages import Carried, Disposition, Message, NotificationId
@@ -46,7 +47,6 @@ IDLE = 10.0  # seconds without names and without tasks before a server that was 
 LISTED_AT_ONCE = 64
 
 NAME_SIZE = 128
-NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))  # NDR_record: little-endian, ASCII, IEEE
 REQUEST = struct.Struct(f"=8s{NAME_SIZE}s")
 RETURN_CODE = struct.Struct("=8si")
 STATUS = struct.Struct("=8sii")

@@ -39,7 +39,6 @@ import warnings
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap, tracing
-from ._checkin import ServerState
 from ._closable import Closable
 from ._incoming import own
 from .codes import ReceiveCode, split
@@ -276,7 +275,7 @@ class _Queue:
 
     def outcome(self) -> ReceiveRight | SendRight | SendOnceRight:
         """Return the right, or raise what happened instead."""
-        if self._server.state is ServerState.WRONG_RIGHT:
+        if self._server.state == "wrong right":
             raise WrongRightError(
                 "the client checked in, but with another kind of right than expected, or one whose"
                 " port has died; the right was destroyed"
@@ -317,7 +316,7 @@ class _Queue:
         if tracing.on:
             with contextlib.suppress(_wire.Malformed):
                 tracing.received(_wire.unpack(self._buffer.view))
-        if self._server.judge(view) is not ServerState.ACCEPTED:
+        if self._server.judge(view) != "accepted":
             _ffi.destroy(self._buffer)
             return
         self._right = own(*_checkin.right_of(view))
@@ -339,7 +338,7 @@ class _Queue:
         """Judge a message whose right could not be delivered: misfortune if it was the client's."""
         state = self._server.judge(self._message())
         _ffi.destroy(self._buffer)
-        if state in (ServerState.ACCEPTED, ServerState.WRONG_RIGHT):
+        if state in ("accepted", "wrong right"):
             raise mach_error(code, "mach_msg")
 
     def _message(self) -> bytes:

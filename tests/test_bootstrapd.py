@@ -22,7 +22,8 @@ import pytest
 
 from machio import bootstrapd
 from machio._registry import Registry, RequestId
-from machio.bootstrapd import NDR, REQUEST, parse
+from machio._wire import NDR
+from machio.bootstrapd import REQUEST, parse
 from machio.codes import BootstrapCode, MigCode
 from machio.messages import Disposition, Message
 from machio.ports import ReceiveRight

@@ -1,22 +1,21 @@
 """The check-in protocol without any process: what each side makes of what it is told."""
 
 import struct
+import sys
 
 import pytest
 from common import pack_message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machio import PortRightType, ProtocolError, ServerGoneError
+from machio import PortRightType, ProtocolError, ServerGoneError, mig
 from machio._checkin import (
     CHECK_IN_ID,
+    CHECK_IN_SIZE,
     CLIENT_TABLE,
     SERVER_TABLE,
     Client,
-    ClientState,
     Server,
-    ServerEvent,
-    ServerState,
 )
 
 TOKEN = b"\x01\x02\x03\x04\x05\x06\x07\x08"
@@ -42,26 +41,26 @@ def test_the_offer_is_token_length_and_name():
 @pytest.mark.parametrize(
     ("expected", "disposition", "state"),
     [
-        (RECEIVE, 16, ServerState.ACCEPTED),
-        (RECEIVE, 17, ServerState.WRONG_RIGHT),
-        (RECEIVE, 18, ServerState.WRONG_RIGHT),
-        (SEND, 16, ServerState.WRONG_RIGHT),
-        (SEND, 17, ServerState.ACCEPTED),
-        (SEND, 18, ServerState.ACCEPTED),
-        (SEND_ONCE, 17, ServerState.WRONG_RIGHT),
-        (SEND_ONCE, 18, ServerState.ACCEPTED),
+        (RECEIVE, 16, "accepted"),
+        (RECEIVE, 17, "wrong right"),
+        (RECEIVE, 18, "wrong right"),
+        (SEND, 16, "wrong right"),
+        (SEND, 17, "accepted"),
+        (SEND, 18, "accepted"),
+        (SEND_ONCE, 17, "wrong right"),
+        (SEND_ONCE, 18, "accepted"),
     ],
 )
 def test_the_kind_of_right_decides(expected, disposition, state):
     waiting = server(expected)
-    assert waiting.judge(check_in(disposition=disposition)) is state
+    assert waiting.judge(check_in(disposition=disposition)) == state
     assert waiting.done
     assert waiting.refused == 0
 
 
 @pytest.mark.parametrize("name", [0, 0xFFFFFFFF])
 def test_a_null_or_dead_right_is_a_wrong_one(name):
-    assert server().judge(check_in(name=name)) is ServerState.WRONG_RIGHT
+    assert server().judge(check_in(name=name)) == "wrong right"
 
 
 def complex_bit_off(message):
@@ -101,30 +100,30 @@ STRANGE = {
 @pytest.mark.parametrize("message", STRANGE.values(), ids=STRANGE)
 def test_a_strange_message_is_refused_and_the_wait_goes_on(message):
     waiting = server()
-    assert waiting.judge(message) is ServerState.WAITING
+    assert waiting.judge(message) == "waiting"
     assert waiting.refused == 1
-    assert waiting.judge(check_in()) is ServerState.ACCEPTED
+    assert waiting.judge(check_in()) == "accepted"
 
 
 def test_padding_of_the_descriptor_is_ignored():
     message = check_in()
     message[32:38] = b"\xff" * 6
-    assert server().judge(message) is ServerState.ACCEPTED
+    assert server().judge(message) == "accepted"
 
 
 def test_the_pipes_end_is_not_the_end_before_the_queue_is_empty():
     waiting = server()
-    assert waiting.hang_up(3) is ServerState.DRAINING
+    assert waiting.hang_up(3) == "draining"
     assert not waiting.done
-    assert waiting.judge(STRANGE["wrong token"]) is ServerState.DRAINING
-    assert waiting.judge(check_in()) is ServerState.ACCEPTED
+    assert waiting.judge(STRANGE["wrong token"]) == "draining"
+    assert waiting.judge(check_in()) == "accepted"
 
 
 def test_an_empty_queue_after_the_end_is_the_end():
     waiting = server()
-    assert waiting.empty() is ServerState.WAITING
+    assert waiting.empty() == "waiting"
     waiting.hang_up(0)
-    assert waiting.empty() is ServerState.NOBODY
+    assert waiting.empty() == "nobody"
     assert waiting.done
 
 
@@ -132,30 +131,30 @@ def test_a_flood_after_the_end_is_bounded():
     waiting = server()
     waiting.hang_up(5)
     for _ in range(4):
-        assert waiting.refuse() is ServerState.DRAINING
+        assert waiting.refuse() == "draining"
     # Told again, as the driver does each time it looks: that starts no new count.
     waiting.hang_up(5)
-    assert waiting.refuse() is ServerState.NOBODY
+    assert waiting.refuse() == "nobody"
 
 
 @pytest.mark.parametrize("event", ["judge", "empty", "hang_up", "refuse"])
-@pytest.mark.parametrize("final", [ServerState.ACCEPTED, ServerState.WRONG_RIGHT])
+@pytest.mark.parametrize("final", ["accepted", "wrong right"])
 def test_nothing_happens_after_the_end(final, event):
-    waiting = server(RECEIVE if final is ServerState.ACCEPTED else SEND)
-    assert waiting.judge(check_in()) is final
+    waiting = server(RECEIVE if final == "accepted" else SEND)
+    assert waiting.judge(check_in()) == final
     arguments = {"judge": (check_in(),), "hang_up": (1,)}.get(event, ())
     with pytest.raises(KeyError):
         getattr(waiting, event)(*arguments)
 
 
-def test_the_table_is_complete_for_states_that_wait():
-    waiting = {ServerState.WAITING, ServerState.DRAINING}
-    assert set(SERVER_TABLE) == {(state, event) for state in waiting for event in ServerEvent}
-    assert set(SERVER_TABLE.values()) == set(ServerState)
-    assert {state for state, _ in CLIENT_TABLE} == set(ClientState) - {
-        ClientState.READY,
-        ClientState.FAILED,
-    }
+def test_the_tables_are_complete_for_states_that_wait():
+    waiting = {"waiting", "draining"}
+    events = {"genuine", "wrong kind", "strange", "empty", "hang up"}
+    assert set(SERVER_TABLE) == {(state, event) for state in waiting for event in events}
+    assert set(SERVER_TABLE.values()) == waiting | {"accepted", "wrong right", "nobody"}
+    assert {state for state, _ in CLIENT_TABLE} == {"token", "length", "name"}
+    assert {event for _, event in CLIENT_TABLE} == {"filled", "lie", "end"}
+    assert set(CLIENT_TABLE.values()) == {"length", "name", "ready", "failed"}
 
 
 @given(st.lists(st.sampled_from(["strange", "hang up", "empty", "genuine", "wrong"])))
@@ -172,9 +171,9 @@ def test_the_first_genuine_check_in_decides(events):
         if waiting.done:
             break
     ended = {
-        ServerState.ACCEPTED: "genuine",
-        ServerState.WRONG_RIGHT: "wrong",
-        ServerState.NOBODY: "empty",
+        "accepted": "genuine",
+        "wrong right": "wrong",
+        "nobody": "empty",
     }
     if waiting.done:
         assert event == ended[waiting.state]
@@ -213,7 +212,7 @@ def read(client, data, step=1000):
 def test_the_client_reads_the_offer_and_not_a_byte_more(step):
     client = Client()
     assert read(client, server().offer() + b"more", step) == b"more"
-    assert client.state is ClientState.READY
+    assert client.state == "ready"
     assert client.name == NAME
     assert client.body() == NDR + TOKEN
 
@@ -222,7 +221,24 @@ def test_what_the_client_sends_the_server_accepts():
     client = Client()
     read(client, server().offer())
     message = pack_message((0x103, 19), CHECK_IN_ID, client.body(), [(0x203, 16)])
-    assert server().judge(message) is ServerState.ACCEPTED
+    assert server().judge(message) == "accepted"
+
+
+class ChildPort(mig.Subsystem, base=10011):
+    """Crashpad's child_port.defs."""
+
+    @mig.simpleroutine
+    async def child_port_check_in(self, token: mig.uint64, port: mig.Poly) -> None:
+        """Give the process that knows the token a right of any kind."""
+
+
+def test_the_check_in_is_a_routine_of_mig():
+    routine = ChildPort.routines["child_port_check_in"]
+    client = Client()
+    read(client, server().offer())
+    descriptors, body = routine.request.pack((int.from_bytes(TOKEN, sys.byteorder), (None, 16)))
+    assert (CHECK_IN_ID, CHECK_IN_SIZE) == (routine.id, routine.request.size) == (10011, 56)
+    assert (len(descriptors), client.body()) == (1, body)
 
 
 @pytest.mark.parametrize("length", range(len(TOKEN) + 4 + len(NAME)))
@@ -231,7 +247,7 @@ def test_an_early_end_is_a_clear_error(length):
     read(client, server().offer()[:length])
     with pytest.raises(ServerGoneError, match=r"closed the pipe after \d+ of \d+ bytes of the "):
         client.feed(b"")
-    assert client.state is ClientState.FAILED
+    assert client.state == "failed"
 
 
 @pytest.mark.parametrize("length", [0, 128, 0xFFFFFFFF, 4 * 1024**3 - 1])
@@ -240,7 +256,7 @@ def test_an_impossible_length_is_refused_before_anything_is_read(length):
     with pytest.raises(ProtocolError, match=str(length)):
         read(client, TOKEN + struct.pack("=I", length) + b"x" * 200)
     assert client.needed == 0
-    assert client.state is ClientState.FAILED
+    assert client.state == "failed"
 
 
 @pytest.mark.parametrize("name", [b"caf\xc3\xa9", b"\xff", b"a\0b"])
@@ -248,7 +264,7 @@ def test_a_name_that_is_not_ascii_is_refused(name):
     client = Client()
     with pytest.raises(ProtocolError, match="ASCII"):
         read(client, TOKEN + struct.pack("=I", len(name)) + name)
-    assert client.state is ClientState.FAILED
+    assert client.state == "failed"
 
 
 @given(st.binary(max_size=300), st.integers(1, 20))
@@ -259,9 +275,9 @@ def test_any_bytes_end_well_or_in_a_clear_error(data, step):
         if client.needed:
             client.feed(b"")
     except (ServerGoneError, ProtocolError):
-        assert client.state is ClientState.FAILED
+        assert client.state == "failed"
     else:
-        assert client.state is ClientState.READY
+        assert client.state == "ready"
         assert 1 <= len(client.name) <= 127
 
 

@@ -33,6 +33,7 @@ def test_another_name_is_not():
         ("import machio", ["asyncio", "anyio", "logging", "machio.errors"]),
         ("import machio; machio.Message", ["asyncio", "machio.ports"]),
         ("from machio import ReceiveRight", ["machio.service", "machio.handshake", "machio.mig"]),
+        ("from machio import ReceiveRight, parent", ["machio._subsystem", "machio.children"]),
         ("import machio.errors; machio.errors.UsageError", ["machio.ports"]),
     ],
 )
