@@ -36,11 +36,24 @@ def _new_eager_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _new_uvloop() -> asyncio.AbstractEventLoop:
+    """Make a uvloop that a test's time limit ends: by itself it logs what a signal raises."""
+
+    def end_at_limit(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if not isinstance(context.get("exception"), Exception | None):
+            loop.stop()
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    loop.set_exception_handler(end_at_limit)
+    return loop
+
+
 LOOPS: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
 if sys.version_info >= (3, 12):
     LOOPS["eager"] = _new_eager_loop
 if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
+    LOOPS["uvloop"] = _new_uvloop
 
 
 def fill(send: machio.SendRight, port: machio.ReceiveRight) -> None:
