@@ -270,3 +270,14 @@ class Payload(Machio):
                 with await port.receive() as message, message.memory[0].view as view:
                     answer = Message(2, bytes(view[::PAGE])[:SIZE])
                 await right.send(answer)
+
+
+class CopiedPayload(Payload):
+    """The same of bytes that are there already, as peers send them: they are copied once."""
+
+    async def ask(self, first: Any, trips: Trips) -> None:
+        source = payload()
+        async with first_end(first) as (port, right):
+            for _ in trips:
+                await right.send(Message(1, memory=[source]))
+                await port.receive()
