@@ -1,7 +1,7 @@
 """The last results, written into the documents between the marks that are there for them.
 
     <!-- bench: round trip, asyncio, one core -->    the table of a figure
-    <!-- bench short: ... -->                        the same, figure and ratio only
+    <!-- bench: round trip, asyncio -->              the same on one core and on all, in short
     <!-- bench goals -->                             the goals, on one core and on all
     <!-- bench about -->                             the machine and the date
     <!-- bench long -->                              the long run
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import longrun
-from report import about, goals, rows, tables
+from figures import FIGURES
+from report import about, brief, goals, rows, tables
 from runs import ROOT
 
 DOCUMENTS = ("README.md", "docs/performance.md")
@@ -34,9 +35,13 @@ def blocks(result: dict[str, Any]) -> dict[str, list[str]]:
     measured = result["figures"]
     for title, figure, runs in tables(result):
         made[f": {title}"] = rows(figure, runs)
-        made[f" short: {title}"] = rows(figure, runs, short=True)
-        if title == f"{figure.title}, one core":
-            known = goals(figure, runs, measured.get(f"{figure.title}, all cores"))
+    for figure in FIGURES:
+        titles = {title.rpartition(", ")[2]: title for title, _ in figure.variants(quick=False)}
+        places = {place: measured[title] for place, title in titles.items() if title in measured}
+        if places:
+            made[f": {figure.title}"] = brief(figure, places)
+        if "one core" in places:
+            known = goals(figure, places["one core"], places.get("all cores"))
             made[" goals"] += [f"| {figure.title} {goal}" for goal in known]
     return {f"<!-- bench{mark} -->\n": lines for mark, lines in made.items()}
 

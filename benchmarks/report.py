@@ -109,26 +109,52 @@ def compared(runs: Runs, figure: Figure, one: str, other: str | None) -> float |
     return value if other is None else value / runs[other][figure.by]
 
 
-def rows(figure: Figure, runs: Runs, *, short: bool = False) -> list[str]:
-    """Return the table of a figure; short: what is compared and the ratio only."""
+def rows(figure: Figure, runs: Runs) -> list[str]:
+    """Return the table of a figure."""
     told = [name for run in runs.values() if "missing" not in run for name in run]
-    others = [name for name in COLUMNS if name in told and name != figure.by and not short]
+    others = [name for name in COLUMNS if name in told and name != figure.by]
     head, write = COLUMNS[figure.by]
-    spread = [] if short else ["of the runs"]
-    heads = [head, *spread, *(COLUMNS[name][0] for name in others), "ratio"]
-    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " --: |" * len(heads)]
-    floor = runs[figure.contenders[0]]
+    heads = [head, "of the runs", *(COLUMNS[name][0] for name in others), "ratio"]
+    lines = []
     for contender, run in runs.items():
-        cells = [figure.name(contender)]
         if "missing" in run:
-            cells += [f"missing: {run['missing']}", *([""] * (len(heads) - 1))]
+            cells = [f"missing: {run['missing']}", *([""] * (len(heads) - 1))]
         else:
-            cells.append(write(run[figure.by]))
-            cells += [f"{write(run['least'])} to {write(run['greatest'])}" for _ in spread]
+            spread = f"{write(run['least'])} to {write(run['greatest'])}"
+            cells = [write(run[figure.by]), spread]
             cells += [COLUMNS[name][1](run[name]) for name in others]
-            cells.append("" if "missing" in floor else ratio(run[figure.by] / floor[figure.by]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            cells.append(to_floor(figure, runs, contender))
+        lines.append([figure.name(contender), *cells])
+    return columns(heads, lines)
+
+
+def brief(figure: Figure, places: dict[str, Runs]) -> list[str]:
+    """Return the table of a figure that was measured in several places: its value in each."""
+    head, write = COLUMNS[figure.by]
+    heads = [title for place in places for title in (f"{place}, {head}", "ratio")]
+    lines = []
+    for contender in next(iter(places.values())):
+        cells = [figure.name(contender)]
+        for runs in places.values():
+            run = runs[contender]
+            cells += [
+                "missing" if "missing" in run else write(run[figure.by]),
+                to_floor(figure, runs, contender),
+            ]
+        lines.append(cells)
+    return columns(heads, lines)
+
+
+def to_floor(figure: Figure, runs: Runs, contender: str) -> str:
+    """Write the ratio to the figure's floor; nothing if one is missing."""
+    value = compared(runs, figure, contender, figure.contenders[0])
+    return "" if value is None else ratio(value)
+
+
+def columns(heads: list[str], lines: list[list[str]]) -> list[str]:
+    """Return a table in Markdown: names to the left, figures to the right."""
+    table = [f"| | {' | '.join(heads)} |", "| --- |" + " --: |" * len(heads)]
+    return table + [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def about(result: dict[str, Any]) -> str:
