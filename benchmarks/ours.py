@@ -93,7 +93,7 @@ class Echo(mig.Subsystem, base=7000):
     """A typed routine that gives back what it gets."""
 
     @mig.routine
-    async def echo(self, data: Data) -> Data:
+    def echo(self, data: Data) -> Data:
         return data
 
 

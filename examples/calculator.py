@@ -45,37 +45,35 @@ class Calculator(mig.Subsystem, base=8000):
     """Some arithmetic."""
 
     @mig.routine
-    async def add(self, a: mig.int8, b: mig.uint16, c: mig.int64) -> mig.int64:
+    def add(self, a: mig.int8, b: mig.uint16, c: mig.int64) -> mig.int64:
         """Return the sum."""
         return a + b + c
 
     @mig.routine
-    async def mean(self, values: Values, scale: mig.uint32) -> mig.float64:
+    def mean(self, values: Values, scale: mig.uint32) -> mig.float64:
         """Return the mean of up to 16 values, times `scale`."""
         if not values:
             raise machio.RoutineError(machio.KernCode.INVALID_VALUE)
         return sum(values) / len(values) * scale
 
     @mig.routine
-    async def greet(self, name: Name, title: Text, loud: mig.boolean) -> tuple[Text, mig.int32]:
+    def greet(self, name: Name, title: Text, loud: mig.boolean) -> tuple[Text, mig.int32]:
         """Return a greeting, and how long it is."""
         text = f"Good day, {title} {name}"
         return text.upper() if loud else text, len(text)
 
     @mig.routine
-    async def move(self, triangle: Triangle, by: Point) -> Triangle:
+    def move(self, triangle: Triangle, by: Point) -> Triangle:
         """Return a triangle moved."""
         return [Point(one.layer + by.layer, one.x + by.x, one.y + by.y) for one in triangle]
 
     @mig.routine
-    async def join(
-        self, listener: mig.MakeSend, first: mig.uint8
-    ) -> tuple[mig.MoveSend, mig.uint8]:
+    def join(self, listener: mig.MakeSend, first: mig.uint8) -> tuple[mig.MoveSend, mig.uint8]:
         """Return the send right that was given, and `first` + 1."""
         return listener, first + 1
 
     @mig.routine
-    async def sums(self, numbers: Numbers, listeners: Given) -> tuple[Numbers, Returned]:
+    def sums(self, numbers: Numbers, listeners: Given) -> tuple[Numbers, Returned]:
         """Turn int64_t into their sums so far, and return the listeners, the last one first."""
         if len(numbers) % 8:
             raise machio.RoutineError(machio.KernCode.INVALID_VALUE)
@@ -85,7 +83,7 @@ class Calculator(mig.Subsystem, base=8000):
         return numbers, listeners[::-1]
 
     @mig.simpleroutine
-    async def note(self, text: Text) -> None:
+    def note(self, text: Text) -> None:
         """Take note of something; nobody waits for it."""
         print(f"server: noted {text!r}", flush=True)
 

@@ -38,7 +38,8 @@ class TestPattern(Camera):
     def __init__(self) -> None:
         self._number = 0
 
-    async def snap(self) -> tuple[int, machio.Memory]:
+    @mig.routine
+    def snap(self) -> tuple[int, machio.Memory]:
         """Draw the next frame."""
         self._number += 1
         frame = machio.Memory(WIDTH * HEIGHT * DEPTH)

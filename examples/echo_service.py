@@ -23,14 +23,14 @@ class Echo(mig.Subsystem, base=7000):
     """Gives back what it is given."""
 
     @mig.routine
-    async def echo(self, text: Text, times: mig.uint32) -> Text:
+    def echo(self, text: Text, times: mig.uint32) -> Text:
         """Return the text so many times, at most 3."""
         if times > 3:
             raise machio.RoutineError(machio.KernCode.INVALID_VALUE)
         return " ".join([text] * times)
 
     @mig.routine
-    async def who_am_i(self) -> mig.int32:
+    def who_am_i(self) -> mig.int32:
         """Return the caller's pid, in the words of the kernel."""
         sender = machio.current_request().sender
         return sender.pid if sender else 0

@@ -96,6 +96,14 @@ class Routine(NamedTuple):
         descriptors, body = self.reply.pack(result)
         return Message(self.id + REPLY_OFFSET, body, descriptors=descriptors)
 
+    def refuse(self, error: Exception) -> Message | None:
+        """Return the reply for a request that does not fit, or that the routine refuses."""
+        if self.reply is None:
+            return None
+        if isinstance(error, RoutineError):
+            return make_error(self.id, error.number)
+        return make_error(self.id, error.code if isinstance(error, Fault) else MigCode.BAD_ID)
+
     def read_reply(self, message: Message) -> Any:
         """Return the result in a reply, which owns its rights then.
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, overload
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, Self, TypeVar, overload
 
 from ._miglayout import REPLY_OFFSET, Layout, Routine, make_error
 from ._migtypes import Fault, kind_of
 from .codes import MigCode
 from .errors import RoutineError, UsageError
+from .messages import Message
 from .tracing import name_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from .messages import Message
+    from collections.abc import Callable, Coroutine, Sequence
 
 F = TypeVar("F", bound="Callable[..., Coroutine[Any, Any, Any]]")
+P = ParamSpec("P")
+R = TypeVar("R")
 _MARK = "_machio_routine"
+_PLAIN = "_machio_plain"  # the function of a routine that is not async
+# What a request that does not fit raises, and what a routine does to say which code it answers.
+_REFUSALS = (Fault, NotImplementedError, RoutineError)
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class Callee(Protocol):
@@ -32,33 +39,63 @@ class Callee(Protocol):
         ...
 
 
+class Declare(Protocol):
+    """A decorator of routines: to its callers, a plain function is a coroutine function as well."""
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+
 @overload
-def routine(function: F) -> F: ...
+def routine(function: F, /) -> F: ...
 @overload
-def routine(*, number: int) -> Callable[[F], F]: ...
-def routine(function: Any = None, *, number: int | None = None) -> Any:
+def routine(function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+@overload
+def routine(*, number: int) -> Declare: ...
+def routine(function: Any = None, /, *, number: int | None = None) -> Any:
     """Declare a routine: a request with an answer.
 
-    `number` is its place in the subsystem, counted from 0, where it does not follow the one before.
+    One that waits for nothing is a plain ``def``: a server runs it right where the request arrives,
+    without a task. Its callers await it in either case. `number` is its place in the subsystem,
+    counted from 0, where it does not follow the one before.
     """
     return _marked(function, number, has_reply=True)
 
 
 @overload
-def simpleroutine(function: F) -> F: ...
+def simpleroutine(function: F, /) -> F: ...
 @overload
-def simpleroutine(*, number: int) -> Callable[[F], F]: ...
-def simpleroutine(function: Any = None, *, number: int | None = None) -> Any:
-    """Declare a simpleroutine: a request without an answer, whose caller does not wait."""
+def simpleroutine(function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+@overload
+def simpleroutine(*, number: int) -> Declare: ...
+def simpleroutine(function: Any = None, /, *, number: int | None = None) -> Any:
+    """Declare a simpleroutine: a request without an answer, whose caller does not wait.
+
+    As with `routine`, it may be a plain ``def``.
+    """
     return _marked(function, number, has_reply=False)
 
 
 def _marked(function: Any, number: int | None, *, has_reply: bool) -> Any:
     def mark(function: Any) -> Any:
-        setattr(function, _MARK, (number, has_reply))
-        return function
+        marked = function if inspect.iscoroutinefunction(function) else _awaitable(function)
+        setattr(marked, _MARK, (number, has_reply))
+        return marked
 
     return mark if function is None else mark(function)
+
+
+def _awaitable(function: Any) -> Any:
+    """Return what a plain function is to those who call it on an object of their own."""
+
+    @functools.wraps(function)
+    async def call(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    setattr(call, _PLAIN, function)
+    return call
 
 
 class Subsystem:
@@ -72,7 +109,8 @@ class Subsystem:
                 "Return the time in a zone."
                 raise NotImplementedError
 
-    The body of a routine is what a server does; a class that derives from it may define it instead.
+    The body of a routine is what a server does; a class that derives from it may define it instead,
+    as an ``async def``, or as a plain one with `@mig.routine` before it again.
     `raise NotImplementedError` answers MIG_BAD_ID. `client` makes the other side of the same type.
     A class body that declares what MIG cannot carry raises TypeError, with the name of the routine.
     """
@@ -90,8 +128,10 @@ class Subsystem:
             if hasattr(function, _MARK)
         ]
         if base is None:
-            if found:
-                raise TypeError(f"{cls.__name__} declares routines, so it needs a base=")
+            for function, number, has_reply in found:
+                known = cls.routines.get(function.__name__)
+                if known is None or number is not None or has_reply is (known.reply is None):
+                    raise TypeError(f"{cls.__name__} declares routines, so it needs a base=")
             return
         cls.routines, place = {}, 0
         for function, number, has_reply in found:
@@ -135,28 +175,42 @@ class Subsystem:
         out of `request`; else they are there still, for the caller to close. Raises what the
         routine raises.
         """
+        reply = self.respond(request)
+        return reply if reply is None or isinstance(reply, Message) else await reply
+
+    def respond(self, request: Message) -> Message | Coroutine[Any, Any, Message | None] | None:
+        """Do as `answer`; a coroutine is returned only if the routine is an ``async def``."""
         found = self._by_id.get(request.id)
         if found is None:
             return make_error(request.id, MigCode.BAD_ID)
         try:
             arguments = found.request.unpack(request.descriptors, request.body)
-            result = await getattr(self, found.name)(*arguments)
-        except Fault as fault:
-            code: int = fault.code
-        except NotImplementedError:
-            code = MigCode.BAD_ID
-        except RoutineError as error:
-            code = error.number
-        else:
-            request.descriptors = ()
-            return found.make_reply(result)
-        return None if found.reply is None else make_error(request.id, code)
+            function = getattr(self, found.name)
+            plain = getattr(function, _PLAIN, None)
+            if type(plain) is not FunctionType:  # an attribute of something that stands in for one
+                return self._respond_later(found, request, function, arguments)
+            result = plain(self, *arguments)
+        except _REFUSALS as error:
+            return found.refuse(error)
+        request.descriptors = ()
+        return found.make_reply(result)
+
+    @staticmethod
+    async def _respond_later(
+        found: Routine, request: Message, function: Any, arguments: Sequence[Any]
+    ) -> Message | None:
+        try:
+            result = await function(*arguments)
+        except _REFUSALS as error:
+            return found.refuse(error)
+        request.descriptors = ()
+        return found.make_reply(result)
 
 
 def _declare(function: Any, routine_id: int, has_reply: bool) -> Routine:
     what = f"{function.__qualname__}"
-    if not inspect.iscoroutinefunction(function):
-        raise TypeError(f"{what} must be an async def")
+    if getattr(function, _PLAIN, function).__code__.co_flags & _GENERATOR:
+        raise TypeError(f"{what} must return its result, and yield none")
     hints = typing.get_type_hints(function, include_extras=True)
     result = hints.pop("return", type(None))
     names = list(inspect.signature(function).parameters)[1:]

@@ -6,7 +6,7 @@
 
     class Greeter(mig.Subsystem, base=6000):
         @mig.routine
-        async def greet(self, name: Name) -> Name:
+        def greet(self, name: Name) -> Name:
             "Return a greeting."
             return f"Hello, {name}!"
 
@@ -24,6 +24,9 @@ in the same way `CString(max=128)`, `Array(mig.int32, 4)`, `Array(mig.int32, max
 `MoveSendOnce`, `MakeSendOnce`, `MoveReceive`, `Poly`, with `| None` where a null or dead right is
 welcome, and `Rights(mig.CopySend, 2)`. What is large goes out of line: `OutOfLine()` brings a
 `Memory`, `Rights(mig.CopySend, max=1000)` a list. Several results are a `tuple[...]`.
+
+A routine that awaits nothing is a plain ``def``, which a server runs right where the request
+arrives; any other is an ``async def``. To the client both are coroutines.
 
 Who owns a right or memory: the client gives it as the type says once the request is sent. On the
 server the routine owns what arrives if it returns, and what it returns goes to the client; if it

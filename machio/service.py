@@ -4,7 +4,7 @@
 
     class Echo(mig.Subsystem, base=7000):
         @mig.routine
-        async def shout(self, text: Text) -> Text:
+        def shout(self, text: Text) -> Text:
             return text.upper()
 
     async with machio.Service("org.example.echo") as service:
@@ -14,10 +14,12 @@
     async with machio.connect(Echo, "org.example.echo", timeout=5) as echo:
         print(await echo.shout("hello"))
 
-Each request is handled by a task of its own, `concurrency` of them at a time: a request is taken
-from the queue only when one may begin, so the rest wait in the queue, and then their senders do.
-`serve` returns after `stop`, when all requests that were taken have been answered; cancelling it
-cancels the handlers, whose callers then get ServerDiedError at once.
+A handler that waits for nothing is a plain function and runs right where its request arrives: no
+task is made for it, and nothing else of the loop runs meanwhile. Any other is an ``async def``,
+which a task of its own runs, `concurrency` of them at a time: a request is taken from the queue
+only when one may begin, so the rest wait in the queue, and then their senders do. Each has a
+context (contextvars) of its own. `serve` returns after `stop`, when all requests that were taken
+have been answered; cancelling it cancels the tasks, whose callers then get ServerDiedError at once.
 
 What becomes of a request: a handler's result is its answer; an exception is an error answer and a
 line in the log "machio.service"; no handler is MIG_BAD_ID; a sender that `allow` refuses gets
@@ -38,6 +40,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 from . import bootstrap
 from ._loop import Line
 from ._miglayout import make_error
+from ._right import Right
 from ._subsystem import Subsystem
 from .codes import KernCode, MigCode, ReceiveCode, split
 from .errors import BadMessageError, KernError, MachioError, ReceiveError, RoutineError, UsageError
@@ -49,7 +52,8 @@ if TYPE_CHECKING:
 
     from .ports import ReceiveRight
 
-Handler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
+Answer: TypeAlias = "Message | Awaitable[Message | None] | None"
+Handler: TypeAlias = Callable[[Message], Answer]
 Place: TypeAlias = "str | ReceiveRight"
 Allow: TypeAlias = Callable[[Sender], bool]
 H = TypeVar("H", bound=Handler)
@@ -63,7 +67,7 @@ _LOST = (ReceiveCode.BODY_ERROR, ReceiveCode.HEADER_ERROR)
 
 
 def current_request() -> Message:
-    """Return the request that the running task handles: its `sender`, its `port`, its `id`.
+    """Return the request that is being handled here: its `sender`, its `port`, its `id`.
 
     The rights of a typed routine are among its arguments. Raises LookupError outside a handler.
     """
@@ -87,7 +91,8 @@ class Service:
 
     ports: service names, which are checked in when the context is entered, and receive rights,
     which are taken over. concurrency: how many requests are handled at a time. deadline: seconds
-    for each. allow: is asked for the attested sender of each request, but not for the system.
+    for each; a plain function cannot be interrupted, so none is set for it. allow: is asked for
+    the attested sender of each request, but not for the system.
     queue_limit: messages queued at each port before senders wait, 0 to 1024; as it is if None.
 
     Context manager. Leaving it stops the service, waits for the requests that it had taken, and
@@ -121,7 +126,8 @@ class Service:
         self._may_receive.set()
         self._serving = False
         self._receiver: asyncio.Task[None] | None = None
-        self._busy: set[asyncio.Task[None]] = set()
+        # Each task with its request, and with what it awaits, should it end before it has begun.
+        self._busy: dict[asyncio.Task[None], tuple[Message, Awaitable[Message | None]]] = {}
 
     async def __aenter__(self) -> Self:
         """Check the names in, and take the rights over.
@@ -192,10 +198,10 @@ class Service:
         Raises UsageError if one of its ids has a handler there already, or `at` is none of them.
         """
         for message_id in subsystem.ids():
-            self._set_handler(message_id, at, subsystem.answer)
+            self._set_handler(message_id, at, subsystem.respond)
 
     def on(self, message_id: int, *, at: Place | None = None) -> Callable[[H], H]:
-        """Decorate a handler of the messages with an id: ``async def handler(message)``.
+        """Decorate a handler of the messages with an id: ``def handler(message)``, or async.
 
         What it returns is sent to the message's reply right, unless it is None. It may take rights
         out of the message (``message.rights = ()``, ``message.reply = None``); what it leaves there
@@ -278,8 +284,7 @@ class Service:
 
     async def _receive(self, ports: PortSet) -> None:
         await asyncio.sleep(0)  # `serve` has to know this task before a handler stops the service
-        loop = asyncio.get_running_loop()
-        # A handler that runs at once, before its task is returned, may have changed either.
+        # A handler that runs at once may have changed either.
         while self._may_receive.is_set() and not self._stopped:
             if not self._may_begin():
                 await self._room.stand(self._may_begin, None)
@@ -291,16 +296,17 @@ class Service:
                     raise
                 _log.warning("a message could not be received: %s", error)
             else:
-                task = _start(loop, self._handle(request))
-                if not task.done():
-                    self._busy.add(task)
-                    task.add_done_callback(self._handled)
+                contextvars.copy_context().run(self._handle, request)
 
     def _may_begin(self) -> bool | None:
         return len(self._busy) < self._concurrency or None
 
     def _handled(self, task: asyncio.Task[None]) -> None:
-        self._busy.discard(task)
+        request, answering = self._busy.pop(task)
+        if task.cancelled():  # before it had begun, it may be
+            request.close()
+            if isinstance(answering, Coroutine):
+                answering.close()
         self._room.wake()
 
     async def _finish(self) -> None:
@@ -314,55 +320,83 @@ class Service:
 
     # --- one request ------------------------------------------------------------------------------
 
-    async def _handle(self, request: Message) -> None:
+    def _handle(self, request: Message) -> None:
+        """Have a request answered, at once or by a task; in a context of the request's own."""
         _request.set(request)
-        with request:
-            answer = await self._answer(request)
-            if answer is not None:
-                _send(request, answer)
+        try:
+            answer = self._ask(request)
+        except Exception as error:
+            answer = _failed(request, error)
+        except BaseException:
+            request.close()
+            raise
+        if answer is None or isinstance(answer, Message):
+            _conclude(request, answer)
+            return
+        task = _start(self._answer_later(request, answer))
+        if not task.done():
+            self._busy[task] = request, answer
+            task.add_done_callback(self._handled)
 
-    async def _answer(self, request: Message) -> Message | None:
-        handler = self._handler(request)
-        limit: asyncio.Timeout | None = None
+    def _ask(self, request: Message) -> Answer:
+        handler = self._at.get(request.port, {}).get(request.id)
+        if handler is None:
+            handler = self._handlers[None].get(request.id)
         if handler is None or (request.id in _NOTIFICATIONS and not request.is_notification):
             return make_error(request.id, MigCode.BAD_ID)
+        if self._allow is not None and not request.is_notification:
+            sender = request.sender
+            if sender is None or not self._allow(sender):
+                _log.warning("%s may not send %d here", sender, request.id)
+                return make_error(request.id, KernCode.NO_ACCESS)
+        return handler(request)
+
+    async def _answer_later(self, request: Message, answering: Awaitable[Message | None]) -> None:
+        limit: asyncio.Timeout | None = None
         try:
-            if self._allow is not None and not request.is_notification:
-                sender = request.sender
-                if sender is None or not self._allow(sender):
-                    _log.warning("%s may not send %d here", sender, request.id)
-                    return make_error(request.id, KernCode.NO_ACCESS)
             if self._deadline is None:
-                return await handler(request)
-            async with asyncio.timeout(self._deadline) as limit:
-                return await handler(request)
-        except RoutineError as error:
-            return make_error(request.id, error.number)
-        except TimeoutError as error:
-            if limit is not None and limit.expired():
-                _log.warning("request %d took longer than %s s", request.id, self._deadline)
-                return make_error(request.id, KernCode.OPERATION_TIMED_OUT)
-            return _failed(request, error)
+                answer = await answering
+            else:
+                async with asyncio.timeout(self._deadline) as limit:
+                    answer = await answering
         except Exception as error:
-            return _failed(request, error)
+            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
+                _log.warning("request %d took longer than %s s", request.id, self._deadline)
+                answer = make_error(request.id, KernCode.OPERATION_TIMED_OUT)
+            else:
+                answer = _failed(request, error)
+        except BaseException:
+            request.close()
+            raise
+        _conclude(request, answer)
 
-    def _handler(self, request: Message) -> Handler | None:
-        here = self._at.get(request.port, {}).get(request.id)
-        return self._handlers[None].get(request.id) if here is None else here
 
-
-def _start(
-    loop: asyncio.AbstractEventLoop, handling: Coroutine[None, None, None]
-) -> asyncio.Task[None]:
+def _start(handling: Coroutine[None, None, None]) -> asyncio.Task[None]:
     """Return the task, which has begun if Python can do that and the program has no factory."""
+    loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
         return asyncio.Task(handling, loop=loop, eager_start=True)
     return loop.create_task(handling)
 
 
 def _failed(request: Message, error: Exception) -> Message:
+    """Return the answer that tells of an exception, which is logged unless it is a routine's."""
+    if isinstance(error, RoutineError):
+        return make_error(request.id, error.number)
     _log.error("the handler of request %d failed", request.id, exc_info=error)
     return make_error(request.id, MigCode.EXCEPTION)
+
+
+def _conclude(request: Message, answer: Message | None) -> None:
+    """Send what is to be sent, and close what is left in the request."""
+    try:
+        try:
+            if answer is not None:
+                _send(request, answer)
+        finally:
+            request.close()
+    except Exception:  # a handler may put anything into a message; the service lives on
+        _log.exception("what was left of request %d is of no kind that can be", request.id)
 
 
 def _send(request: Message, answer: Message) -> None:
@@ -374,13 +408,13 @@ def _send(request: Message, answer: Message) -> None:
     send = reply.send if isinstance(reply, SendOnceRight) else reply.send_nowait
     try:
         send(answer)
-    except UsageError as error:
+    except Exception as error:
         _close_moving(answer)
+        if isinstance(error, MachioError) and not isinstance(error, UsageError):
+            _log.info("the answer to request %d was not sent: %s", request.id, error)
+            return
         with contextlib.suppress(MachioError):
             send(_failed(request, error))
-    except MachioError as error:
-        _log.info("the answer to request %d was not sent: %s", request.id, error)
-        _close_moving(answer)
 
 
 def _close_moving(answer: Message) -> None:
@@ -393,5 +427,5 @@ def _close_moving(answer: Message) -> None:
         else:
             pairs = [carried if isinstance(carried, tuple) else (carried, None)]
         for right, disposition in pairs:
-            if right is not None and disposition in (None, right.dispositions[0]):
+            if isinstance(right, Right) and disposition in (None, right.dispositions[0]):
                 right.close()

@@ -101,14 +101,14 @@ def test_a_port_costs_the_same_among_many(programs: Path, kind: str) -> None:
 
 
 @pytest.mark.usefixtures("bootstrap_server")
-@pytest.mark.parametrize("subject", ["messages", "service", "room", "handshake"])
+@pytest.mark.parametrize("subject", ["messages", "service", "later", "room", "handshake"])
 def test_system_calls_in_python(programs: Path, subject: str) -> None:
     talk = [programs / "count", *TALK, subject, "syscalls"]
     check(subject, "syscalls", each(*talk, few=50, many=150))
 
 
 @pytest.mark.usefixtures("bootstrap_server")
-@pytest.mark.parametrize("subject", ["messages", "service", "room", "handshake"])
+@pytest.mark.parametrize("subject", ["messages", "service", "later", "room", "handshake"])
 def test_calls_of_functions_in_python(subject: str) -> None:
     check(subject, "calls", each(*TALK, subject, "calls", few=50, many=150))
 

@@ -316,8 +316,6 @@ class TestDeclaring:
             type("Wrong", (mig.Subsystem,), {"plain": mig.simpleroutine(plain)}, base=1)
         with pytest.raises(TypeError, match="base="):
             type("Wrong", (mig.Subsystem,), {"plain": mig.routine(plain)})
-        with pytest.raises(TypeError, match="must be an async def"):
-            type("Wrong", (mig.Subsystem,), {"plain": mig.routine(lambda self: None)}, base=1)
         for make in (lambda: mig.CString(), lambda: mig.Array(mig.int32, 1, max=2)):
             with pytest.raises(TypeError, match="positive"):
                 make()

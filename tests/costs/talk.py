@@ -3,9 +3,9 @@
     python talk.py SUBJECT syscalls COUNT   between two SIGUSR1, for count.c
     python talk.py SUBJECT calls COUNT      prints how many functions were called, in C too
 
-COUNT round trips: of `messages`, calls of a `service`'s typed routine, pairs of messages of
-which the second waits for `room`, or `handshake`s. In one process, but for the bootstrap server, so
-that it goes the same way each time.
+COUNT round trips: of `messages`, calls of a `service`'s typed routine, or of one that a task runs
+`later`, pairs of messages of which the second waits for `room`, or `handshake`s. In one process,
+but for the bootstrap server, so that it goes the same way each time.
 """
 
 from __future__ import annotations
@@ -36,10 +36,14 @@ WARM_UP = 20
 
 
 class Echo(mig.Subsystem, base=7000):
-    """A routine that gives back what it gets."""
+    """Two routines that give back what they get."""
 
     @mig.routine
-    async def echo(self, data: Data) -> Data:
+    def echo(self, data: Data) -> Data:
+        return data
+
+    @mig.routine
+    async def echo_later(self, data: Data) -> Data:
         return data
 
 
@@ -68,15 +72,15 @@ async def messages() -> AsyncIterator[Trip]:
 
 
 @contextlib.asynccontextmanager
-async def service() -> AsyncIterator[Trip]:
-    """Yield what calls a service."""
+async def service(name: str = "echo") -> AsyncIterator[Trip]:
+    """Yield what calls a service's routine."""
     port = ReceiveRight.allocate()
     with port.make_send() as send:
         async with Service(port) as service:
             service.add(Echo())
             serving = asyncio.create_task(service.serve())
-            client = Echo.client(send)
-            yield lambda: client.echo(BODY)
+            call = getattr(Echo.client(send), name)
+            yield lambda: call(BODY)
             service.stop()
             await serving
 
@@ -115,7 +119,13 @@ async def handshake() -> AsyncIterator[Trip]:
     os.close(writer)
 
 
-SUBJECTS = {"messages": messages, "service": service, "room": room, "handshake": handshake}
+SUBJECTS = {
+    "messages": messages,
+    "service": service,
+    "later": lambda: service("echo_later"),
+    "room": room,
+    "handshake": handshake,
+}
 
 
 async def main(subject: str, what: str, count: int) -> None:
