@@ -57,20 +57,20 @@ def adopt(buffer: _ffi.Buffer) -> Message:
     """Turn a received message into objects. Raises BadMessageError, everything in it released."""
     view = buffer.view
     bits, size, remote, local, _, message_id = _wire.HEADER.unpack_from(view)
+    message = Message.__new__(Message)  # there is nothing to check or to convert
+    message.id, message.port = message_id, local
     if tracing.on or bits & _wire.BITS_COMPLEX:
-        return _adopt_all(buffer)
-    return Message.of_parts(
-        message_id,
-        view[_wire.HEADER_SIZE : size],
-        (),
-        own(remote, bits & 0x1F) if remote else None,
-        local,
-        view[size : size + _wire.TRAILER_SIZE],
-    )
+        _adopt_rest(message, buffer)
+    else:
+        message.descriptors = ()
+        message.body = view[_wire.HEADER_SIZE : size]
+        message._trailer = view[size : size + _wire.TRAILER_SIZE]  # noqa: SLF001
+    message.reply = own(remote, bits & 0x1F) if remote else None
+    return message
 
 
-def _adopt_all(buffer: _ffi.Buffer) -> Message:
-    """Do the same for any message, one with descriptors and one that is to be traced as well."""
+def _adopt_rest(message: Message, buffer: _ffi.Buffer) -> None:
+    """Do it for any message, one with descriptors and one that is to be traced as well."""
     try:
         incoming = _wire.unpack(buffer.view)
     except _wire.Malformed as problem:
@@ -78,15 +78,9 @@ def _adopt_all(buffer: _ffi.Buffer) -> Message:
         raise BadMessageError(f"a peer sent {problem}; it was destroyed") from None
     if tracing.on:
         tracing.received(incoming)
-    bits, remote, local, message_id, descriptors, body, trailer = incoming
-    return Message.of_parts(
-        message_id,
-        body,
-        tuple(map(_own_descriptor, descriptors)) if descriptors else (),
-        own(remote, bits & 0x1F) if remote else None,
-        local,
-        trailer,
-    )
+    message.descriptors = tuple(map(_own_descriptor, incoming.descriptors))
+    message.body = incoming.body
+    message._trailer = incoming.trailer  # noqa: SLF001
 
 
 def _recover(code: int, buffer: _ffi.Buffer) -> _ffi.Buffer:

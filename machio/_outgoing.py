@@ -63,7 +63,9 @@ def send_now(
     moves = disposition is not _COPY_SEND
     bits: int = disposition
     local = _wire.NAME_NULL
-    name = right.release() if moves else right.name
+    name = right.release() if moves else right._name  # noqa: SLF001 - a call less
+    if not name or right._space != _ffi.space:  # noqa: SLF001
+        name = right.name  # which raises
     try:
         if reply is not None:
             bits, local = bits | _MAKE_SEND_ONCE << 8, reply.name

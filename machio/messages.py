@@ -18,7 +18,7 @@ What is too large for the body travels beside it::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _wire
 from ._closable import Closable
@@ -219,26 +219,6 @@ class Message(Closable):
         self.reply: Any = reply
         self.port: int = port
         self._trailer = trailer
-
-    @classmethod
-    def of_parts(
-        cls,
-        id: int,  # noqa: A002
-        body: bytes,
-        descriptors: tuple[Any, ...],
-        reply: Any,
-        port: int,
-        trailer: bytes,
-    ) -> Self:
-        """Make a message of what arrived, in which there is nothing to check or to convert."""
-        message = cls.__new__(cls)
-        message.id = id
-        message.body = body
-        message.descriptors = descriptors
-        message.reply = reply
-        message.port = port
-        message._trailer = trailer  # noqa: SLF001
-        return message
 
     def __repr__(self) -> str:
         parts = [f"id={self.id}", f"body={len(self.body)} bytes"]
