@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SEND: int = lib.MACH_SEND_MSG
-SEND_NOTIFY: int = lib.MACH_SEND_NOTIFY
 SEND_TIMEOUT: int = lib.MACH_SEND_TIMEOUT
 SEND_INTERRUPT: int = lib.MACH_SEND_INTERRUPT
 RECEIVE_TIMEOUT: int = lib.MACH_RCV_TIMEOUT
@@ -206,6 +205,21 @@ def request_notification(name: int, message_id: int, sync: int, notify: int, pol
     )
     _check(code, "mach_port_request_notification")
     return int(previous[0])
+
+
+# How many notifications are taken at a time.
+NOTIFICATIONS = 16
+
+
+def notifications(port: int) -> list[int]:
+    """Take the system's notifications off a port, at most NOTIFICATIONS, without waiting.
+
+    Each is its id << 32, and the name or the count that it tells. Messages that are not the
+    system's are destroyed.
+    """
+    words = ffi.new("uint64_t[]", NOTIFICATIONS)
+    found: Any = ffi.unpack(words, lib.machio_notifications(port, words, NOTIFICATIONS))
+    return found  # type: ignore[no-any-return]
 
 
 def allocate_memory(size: int) -> int:

@@ -10,8 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from . import _ffi, _loop, _wire, tracing
-from .codes import ReceiveCode
-from .errors import MachError, RightClosedError, UsageError, mach_error
+from .errors import MachError, RightClosedError, UsageError
 from .messages import Disposition, NotificationId, PortRightType
 
 if TYPE_CHECKING:
@@ -56,37 +55,14 @@ def _request(name: int, notify: int, poly: Disposition) -> int:
 
 
 def _next_count(notify: int) -> int | None:
-    """Take messages off the notify port until one is the system's word on the senders."""
-    buffer = _ffi.take_buffer()
-    try:
-        # Without MACH_RCV_LARGE: what is too large for a notification is destroyed unread.
-        while (code := _ffi.receive(buffer, notify, _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT)) != (
-            ReceiveCode.TIMED_OUT
-        ):
-            if code == 0:
-                count = _count_of(buffer)
-                if count is not None:
-                    return count
-            elif code != ReceiveCode.TOO_LARGE:
-                raise mach_error(code, "mach_msg")
-        return None
-    finally:
-        _ffi.return_buffer(buffer)
-
-
-def _count_of(buffer: _ffi.Buffer) -> int | None:
-    try:
-        incoming = _wire.unpack(buffer.view)
-    except _wire.Malformed:
-        incoming = None
-    if incoming is None or not _wire.is_from_kernel(incoming.trailer):
-        _ffi.destroy(buffer)  # the notify port is nobody else's; believe the system only
-        return None
-    if tracing.on:
-        tracing.received(incoming)
-    if incoming.id == NotificationId.SEND_ONCE:
-        raise RightClosedError("the port whose senders were awaited is closed")
-    if incoming.id != NotificationId.NO_SENDERS:
-        return None
-    count: int = _wire.NOTIFICATION.unpack_from(incoming.body)[1]
-    return count
+    """Take notifications off the port until one is about senders. Raises RightClosedError."""
+    while words := _ffi.notifications(notify):
+        for word in words:
+            message_id, count = word >> 32, word & 0xFFFFFFFF
+            if tracing.on:
+                tracing.notified(message_id, notify, count)
+            if message_id == NotificationId.SEND_ONCE:
+                raise RightClosedError("the port whose senders were awaited is closed")
+            if message_id == NotificationId.NO_SENDERS:
+                return count
+    return None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Looked up once: an enum is slow to tell its members.
 _COPY_SEND, _MAKE_SEND_ONCE = Disposition.COPY_SEND, Disposition.MAKE_SEND_ONCE
+_FULL = SendCode.TIMED_OUT.value
 # What the kernel returned to the sender, in the buffer (pseudo-receive).
 _RETURNED = frozenset((SendCode.TIMED_OUT, SendCode.INTERRUPTED, SendCode.NO_BUFFER))
 # What the kernel took and destroyed; 0 is the bare code of MACH_MSG_VM_KERNEL on its own.
@@ -51,7 +52,7 @@ def send_now(
     """
     if message.descriptors or message.reply is not None:
         outgoing = Outgoing.load(message, right, disposition, reply)
-        return None if outgoing.attempt(_ffi.SEND_NOW) else outgoing
+        return None if outgoing.attempt() else outgoing
     # What takes nothing along has nothing to give back either, unless the kernel itself returns it.
     body = message.body
     size = len(body)
@@ -133,7 +134,7 @@ class Outgoing:
         take_all(outgoing._parts)
         return outgoing
 
-    def attempt(self, option: int, milliseconds: int = 0) -> bool:
+    def attempt(self, option: int = _ffi.SEND_NOW, milliseconds: int = 0) -> bool:
         """Send; False if the queue is full, or a signal came: attempt again or give back.
 
         Raises MachError after every right was given back, or destroyed if the code says so, and
@@ -158,6 +159,9 @@ class Outgoing:
 
     def judge(self, number: int) -> None:
         """Take over what has not been sent, and raise unless it may be attempted again."""
+        if number == _FULL:
+            self._come_back()
+            return
         code = split(number)[0]
         if code in _RETURNED:
             self._come_back()

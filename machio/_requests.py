@@ -8,6 +8,9 @@ loop's kqueue; they bypass its queue limit. One that does not come from the syst
 
 As everywhere in the adapter a notification only wakes; who is woken looks for himself. Thus a stale
 one (of a request cancelled while it was on its way) does no harm.
+
+A request for room is registered armed, as Mach calls it: it fires at once if there is room by now.
+So whoever has found a queue full need not look again before he sleeps.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import _ffi, _loop, _wire, tracing
 from ._loop import Adapter, Line
-from .codes import ReceiveCode
 from .errors import MachError
 from .messages import Disposition, NotificationId, PortRightType
 
@@ -33,6 +35,8 @@ _NAMED = {
     NotificationId.SEND_POSSIBLE: False,
     NotificationId.DEAD_NAME: True,  # the name has gained a uref for whoever is told
 }
+# Looked up once: an enum is slow to tell its members.
+_SEND_POSSIBLE, _MAKE_ONCE = NotificationId.SEND_POSSIBLE, Disposition.MAKE_SEND_ONCE
 # What tasks wait for.
 _ROOM, _DEATH, _POSSIBLE = "room", "death", "possible"
 
@@ -40,39 +44,46 @@ _ROOM, _DEATH, _POSSIBLE = "room", "death", "possible"
 class _Slot:
     """One name's request: `owner` is the loop whose notify port it names, None if there is none.
 
-    lines: who waits, by the loop and by what for; made for the first and gone with the last.
-    possible: how often the system said that there is room.
+    armed: it fires for room, too, not only for the port's death. lines: who waits, by the loop and
+    by what for; made for the first and gone with the last. possible: how often the system said that
+    there is room.
     """
 
-    __slots__ = ("lines", "name", "owner", "possible")
+    __slots__ = ("armed", "lines", "name", "owner", "possible")
 
     def __init__(self, name: int) -> None:
         self.name = name
         self.owner: Adapter | None = None
+        self.armed = False
         self.lines: dict[tuple[Adapter, str], Line] = {}
         self.possible = 0
 
-    def register(self, adapter: Adapter, *, at_once: bool = False) -> None:
-        """Make sure that a request is registered. Raises MachError, for example on a gone name.
+    def register(self, adapter: Adapter) -> None:
+        """Make sure that a request is registered. Raises MachError, for example on a gone name."""
+        with _lock:
+            if self.owner is None:
+                self._request(adapter, armed=False)
 
-        at_once: register anew, and be told at once if there is room already.
+    def arm(self, adapter: Adapter, *, anew: bool = False) -> None:
+        """Make sure that one is that fires for room: at once if there is some.
+
+        anew: also if there is one that has not fired. Raises as `register`.
         """
         with _lock:
-            if self.owner is None or at_once:
-                self._request(_Mailbox.of(adapter).name, at_once)
-                self.owner = adapter
+            if anew or not self.armed:
+                self._request(adapter, armed=True)
 
     def cancel(self) -> None:
         """Take the request back, if there is one and the name still exists."""
         if self.owner is not None:
-            self.owner = None
             with contextlib.suppress(MachError):
-                self._request(_wire.NAME_NULL)
+                self._request(None, armed=False)
+            self.owner, self.armed = None, False
 
-    def _request(self, notify: int, at_once: bool = False) -> None:
-        previous = _ffi.request_notification(
-            self.name, NotificationId.SEND_POSSIBLE, at_once, notify, Disposition.MAKE_SEND_ONCE
-        )
+    def _request(self, adapter: Adapter | None, *, armed: bool) -> None:
+        notify = _wire.NAME_NULL if adapter is None else (adapter.mailbox or _Mailbox(adapter)).name
+        previous = _ffi.request_notification(self.name, _SEND_POSSIBLE, armed, notify, _MAKE_ONCE)
+        self.owner, self.armed = adapter, armed
         if previous:
             _ffi.deallocate(previous)
 
@@ -114,29 +125,15 @@ class _Mailbox:
             _ffi.mod_refs(self.name, PortRightType.RECEIVE, -1)
             raise
         self._watch.on_event = self._collect
+        adapter.mailbox = self
         adapter.at_close(self._close)
 
-    @staticmethod
-    def of(adapter: Adapter) -> _Mailbox:
-        """Return the adapter's mailbox, made on first use."""
-        if adapter.mailbox is None:
-            adapter.mailbox = _Mailbox(adapter)
-        mailbox: _Mailbox = adapter.mailbox
-        return mailbox
-
     def _collect(self) -> None:
-        buffer, told = _ffi.take_buffer(), []
-        # Without MACH_RCV_LARGE: what is too large for a notification is destroyed unread.
-        option = _ffi.RECEIVE | _ffi.RECEIVE_TIMEOUT
-        try:
-            while True:
-                code = _ffi.receive_now(buffer.header, option, buffer.size, self.name)
-                if code <= _ffi.RECEIVED_LAST:
-                    told.append(_deliver(buffer))
-                if code not in (0, ReceiveCode.TOO_LARGE):
-                    break
-        finally:
-            _ffi.return_buffer(buffer)
+        told = []
+        while words := _ffi.notifications(self.name):
+            told += [_deliver(self.name, word >> 32, word & 0xFFFFFFFF) for word in words]
+            if len(words) < _ffi.NOTIFICATIONS:
+                break
         for slot in told:
             if slot is not None:
                 slot.wake(self._adapter)
@@ -155,30 +152,21 @@ class _Mailbox:
         _ffi.mod_refs(self.name, PortRightType.RECEIVE, -1)
 
 
-def _deliver(buffer: _ffi.Buffer) -> _Slot | None:
+def _deliver(notify: int, message_id: int, name: int) -> _Slot | None:
     """Take note of a notification; return the slot that it is for, whose waiters are to look."""
-    try:
-        incoming = _wire.unpack(buffer.view)
-    except _wire.Malformed:
-        _ffi.destroy(buffer)
-        return None
-    if not _wire.is_from_kernel(incoming.trailer):
-        _ffi.destroy(buffer)
-        return None
     if tracing.on:
-        tracing.received(incoming)
-    counted = _NAMED.get(incoming.id)  # type: ignore[call-overload]
+        tracing.notified(message_id, notify, name)
+    counted = _NAMED.get(message_id)  # type: ignore[call-overload]
     if counted is None:
         return None
-    _, name = _wire.NOTIFICATION.unpack_from(incoming.body)
     if counted:
         with contextlib.suppress(MachError):
             _ffi.deallocate(name)
     with _lock:
         slot = _slots.get(name)
         if slot is not None:
-            slot.owner = None  # a request fires once
-            slot.possible += incoming.id == NotificationId.SEND_POSSIBLE
+            slot.owner, slot.armed = None, False  # a request fires once
+            slot.possible += message_id == _SEND_POSSIBLE
         return slot
 
 
@@ -201,35 +189,36 @@ def is_awaited(name: int) -> bool:
 
 
 async def wait_for_room(
-    name: int, attempt: Callable[[], T | None], timeout: float | None, *, attempted: bool = False
-) -> T | None:
-    """Return what `attempt` returns once it is this task's turn and that is not None.
+    name: int, attempt: Callable[[], bool], timeout: float | None, *, attempted: bool = False
+) -> bool:
+    """Have `attempt` send once it is this task's turn, until it says that it has.
 
-    `attempt` sends with MACH_SEND_NOTIFY and without blocking; where it did so in vain a request is
-    registered, and it is made again. `attempted` says that the caller has just done the first.
-    None: the timeout (seconds) has passed. Mach: mach_port_request_notification.
+    It sends without blocking; where it did so in vain a request is registered. `attempted` says
+    that the caller has just done the first. False: the timeout (seconds) has passed. Mach:
+    mach_port_request_notification, SEND_POSSIBLE, sync.
     """
     adapter = _loop.current()
     slot, line = _enter(name, adapter, _ROOM)
-
-    def armed() -> T | None:
-        nonlocal attempted
-        result = None if attempted else attempt()
-        attempted = False
-        if result is not None:
-            return result
-        try:
-            slot.register(adapter)
-        except MachError:
-            # The name may be gone or dead; the attempt says so in terms of sending.
-            result = attempt()
-            if result is None:
-                raise
-            return result
-        return attempt()
-
     try:
-        return await line.stand(armed, timeout)
+        place = line.join(timeout)
+        try:
+            while True:
+                if line.first is place:
+                    if not attempted and attempt():
+                        return True
+                    attempted = False
+                    try:
+                        slot.arm(adapter)
+                    except MachError:
+                        # The name may be gone or dead; the attempt says so in terms of sending.
+                        if attempt():
+                            return True
+                        raise
+                if place.limit is True:
+                    return False
+                await place
+        finally:
+            line.leave(place)
     finally:
         _leave(slot, adapter, _ROOM)
 
@@ -269,9 +258,8 @@ async def wait_until_possible(name: int, check: Callable[[], None], timeout: flo
         check()
         if slot.possible != seen:
             return True
-        if slot.owner is None or not asked:
-            slot.register(adapter, at_once=True)
-            asked = True
+        slot.arm(adapter, anew=not asked)
+        asked = True
         return None
 
     try:

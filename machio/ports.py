@@ -203,9 +203,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
     async def _send_later(
         self, outgoing: Outgoing, timeout: float | None, *, attempted: bool
     ) -> None:
-        def attempt() -> bool | None:
-            return outgoing.attempt(_ffi.SEND_NOW | _ffi.SEND_NOTIFY) or None
-
+        attempt = outgoing.attempt
         try:
             if not await _requests.wait_for_room(self.name, attempt, timeout, attempted=attempted):
                 raise mach_error(SendCode.TIMED_OUT, "mach_msg")

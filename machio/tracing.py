@@ -71,6 +71,7 @@ Callback: TypeAlias = Callable[[Trace], object]
 
 _lock = threading.Lock()  # for those who change `_callbacks`
 _callbacks: tuple[Callback, ...] = ()
+_SYSTEMS_TRAILER = bytes(_wire.TRAILER_SIZE)
 _names: dict[int, str] = {one.value: one.c_name for one in NotificationId}
 
 
@@ -157,6 +158,13 @@ def received(incoming: _wire.Incoming) -> None:
                 sender_of(incoming.trailer),
             )
         )
+
+
+def notified(message_id: int, port: int, word: int) -> None:
+    """Tell of a notification of the system's; `word`: the name or the count in it, if any."""
+    bare = message_id == NotificationId.SEND_ONCE
+    body = b"" if bare else _wire.NOTIFICATION.pack(bytes(8), word)
+    received(_wire.Incoming(0, _wire.NAME_NULL, port, message_id, (), body, _SYSTEMS_TRAILER))
 
 
 def _tell(what: Trace) -> None:

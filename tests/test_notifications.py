@@ -1,13 +1,24 @@
 """Awaitable notifications, on every loop: told once, cancelled without a trace."""
 
 import asyncio
+import sys
 
 import anyio
 import pytest
 from common import fill, settle, start
 
 import machio
-from machio import Message, NotificationId, PortRightType, ReceiveRight, Supervisor, _ffi, _requests
+from machio import (
+    Disposition,
+    Message,
+    NotificationId,
+    PortRightType,
+    ReceiveRight,
+    Supervisor,
+    _ffi,
+    _loop,
+    _requests,
+)
 
 
 class TestSendPossible:
@@ -51,6 +62,23 @@ class TestSendPossible:
             task = await start(other.send_possible(10))
         with pytest.raises(machio.RightClosedError):
             await task
+
+    async def test_what_the_system_did_not_say_wakes_nobody(self, port, send):
+        fill(send, port)
+        task = await start(send.send_possible(10))
+        notify = _loop.current().mailbox.name
+        _ffi.insert_right(notify, notify, Disposition.MAKE_SEND)
+        said = bytes(8) + send.name.to_bytes(4, sys.byteorder)
+        with machio.SendRight(notify) as forger, ReceiveRight.allocate() as carried:
+            with carried.make_send() as to_carried:
+                forger.send_nowait(Message(NotificationId.SEND_POSSIBLE, said))
+                forger.send_nowait(Message(NotificationId.SEND_POSSIBLE, said, [carried]))
+                forger.send_nowait(Message(NotificationId.SEND_POSSIBLE, bytes(500)))
+                await asyncio.wait_for(to_carried.died(), 10)  # it was destroyed with its message
+            await settle()
+            assert not task.done()
+        port.receive_nowait()
+        await task
 
     async def test_cancelling_leaves_nothing(self, port, send):
         fill(send, port)

@@ -47,6 +47,13 @@ mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_
                                      mach_msg_size_t size, mach_port_name_t name);
 
 /*
+ * Takes up to `count` of the system's notifications off a port without waiting, a word each: its id
+ * in the upper half, the name or the count that it tells in the lower. What is not the system's is
+ * destroyed. Returns how many; fewer than `count`: nothing is left.
+ */
+int machio_notifications(mach_port_name_t name, uint64_t *words, int count);
+
+/*
  * Takes up to `count` events off a kqueue without waiting: a word each, the udata, which has to be
  * even, and 1 for EV_EOF. The number of events; -1 and errno as kevent64().
  */
