@@ -366,6 +366,24 @@ _ASKED = {
 }
 
 
+def bootstrap_knock() -> int | None:
+    """Return a connection to a server that listens, which the caller owns; never waits for it.
+
+    None: there is none, or another reason to make the call that may block.
+    """
+    fd = ffi.new("int *")
+    return None if lib.machio_bootstrap_knock(fd) else int(fd[0])
+
+
+def bootstrap_enter(fd: int) -> bool | None:
+    """Take the server's right from the connection, which stays the caller's. Never blocks.
+
+    None: it has not come; False: nor will it.
+    """
+    code = lib.machio_bootstrap_enter(fd)
+    return None if code == lib.MACH_RCV_TIMED_OUT else not code
+
+
 def bootstrap_ask(what: int, name: bytes, port: int, reply: int) -> int | None:
     """Send a request, to be answered at the receive right `reply`; never blocks.
 

@@ -1,16 +1,17 @@
 """The bootstrap server: service names to rights.
 
 Service names are 1 to 127 bytes long. A server that is there is asked by a message and answers by
-one, for which the coroutines wait in the loop, as for any. Where that cannot be (there is none yet,
-it has died meanwhile, it is the system's own) they make the call that blocks in a worker thread. A
-right that arrives after its caller was cancelled is released. Each has a `_blocking` twin for
-programs without a loop.
+one, for which the coroutines wait in the loop, as for any. Where that cannot be (one has to be
+started, or told of this task's names first, or it is the system's own) they make the call that
+blocks in a worker thread. A right that arrives after its caller was cancelled is released. Each has
+a `_blocking` twin for programs without a loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_NAME = 127
+# How long, in seconds, a server may take to welcome this task before a thread waits for it.
+_PATIENCE = 1.0
 # Threads that a loop has under way; who is cancelled does not wait for his.
 _MOST_THREADS = 40
 
@@ -113,10 +116,30 @@ def register_blocking(name: str, right: SendRight) -> None:
 async def _ask(what: int, name: bytes, port: int = 0) -> int | None:
     """Ask the server: the right that its answer brings, which the caller owns, or `port`.
 
-    None or 0: it cannot be asked so, or it has died; the call that blocks will do. Cancelled, an
-    answer that comes is destroyed with the right in it.
+    None or 0: it cannot be asked so; the call that blocks will do. Cancelled, an answer that comes
+    is destroyed with the right in it.
     """
     adapter = _loop.current()
+    found = await _ask_connected(adapter, what, name, port)
+    if not found and await _connect(adapter):
+        found = await _ask_connected(adapter, what, name, port)
+    return found
+
+
+async def _connect(adapter: _loop.Adapter) -> bool:
+    """Connect to a server that is there. False: there is none, or it takes its time."""
+    fd = _ffi.bootstrap_knock()
+    if fd is None:
+        return False
+    try:
+        with contextlib.closing(adapter.watch_reader(fd)) as watch:
+            return await watch.stand(lambda: _ffi.bootstrap_enter(fd), _PATIENCE) is True
+    finally:
+        os.close(fd)
+
+
+async def _ask_connected(adapter: _loop.Adapter, what: int, name: bytes, port: int) -> int | None:
+    """Ask the server as `_ask`, if this task is connected to one; 0: it has died meanwhile."""
     reply = take_reply_port(adapter)
     try:
         connection = _ffi.bootstrap_ask(what, name, port, reply.name)

@@ -1,13 +1,17 @@
 """Names to rights by the bootstrap server, from this process; and what cancelling leaves behind."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+from common import settle, start
 
 import machio
 from machio import Message, PortRightType, ReceiveRight, _ffi, _loop, bootstrap
@@ -230,3 +234,85 @@ async def test_a_server_that_dies_when_asked_has_a_successor(name, monkeypatch, 
             await bootstrap.register(name, send)
             with await bootstrap.look_up(name) as found:
                 assert found == send
+
+
+# --- the first call ---
+
+
+def server_pid():
+    return int(Path(os.environ["MACHIO_BOOTSTRAP"], "lock").read_text())
+
+
+@pytest.fixture
+def newcomer(bootstrap_server):
+    """A server runs to which this process is not connected."""
+    os.kill(server_pid(), signal.SIGKILL)
+    code = "from machio import bootstrap; bootstrap.check_in_blocking('org.machio.test.other')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def stopped(newcomer):
+    """A server that does not welcome anybody."""
+    pid = server_pid()
+    os.kill(pid, signal.SIGSTOP)
+    yield pid
+    os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("call", ["check_in", "look_up", "register"])
+async def test_the_first_call_needs_no_thread(name, monkeypatch, newcomer, call):
+    monkeypatch.setattr(bootstrap, "_in_thread", never)
+    with ReceiveRight.allocate() as port, port.make_send() as send:
+        if call == "check_in":
+            (await bootstrap.check_in(name)).close()
+        elif call == "register":
+            await bootstrap.register(name, send)
+        else:
+            with pytest.raises(machio.UnknownServiceError):
+                await bootstrap.look_up(name)
+
+
+async def test_first_calls_at_once_are_one_connection(name, monkeypatch, newcomer):
+    monkeypatch.setattr(bootstrap, "_in_thread", never)
+    names = [f"{name}.{number}" for number in range(8)]
+    with contextlib.ExitStack() as stack:
+        ports = await asyncio.gather(*map(bootstrap.check_in, names))
+        for known, port in zip(names, map(stack.enter_context, ports), strict=True):
+            send = stack.enter_context(await bootstrap.look_up(known))
+            assert send.name == port.name
+
+
+async def test_a_cancelled_first_call_leaves_nothing(name, newcomer, stopped):
+    task = await start(bootstrap.look_up(name))
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    os.kill(stopped, signal.SIGCONT)
+    (await bootstrap.check_in(name)).close()
+
+
+async def test_a_server_that_takes_its_time_is_left_to_a_thread(
+    name, monkeypatch, newcomer, stopped
+):
+    in_thread = bootstrap._in_thread
+    calls = []
+
+    async def work(call):
+        calls.append(call)
+        os.kill(stopped, signal.SIGCONT)
+        await in_thread(call)
+
+    monkeypatch.setattr(bootstrap, "_PATIENCE", 0)
+    monkeypatch.setattr(bootstrap, "_in_thread", work)
+    with await bootstrap.check_in(name), await bootstrap.look_up(name):
+        pass
+    assert len(calls) == 1
+
+
+async def test_names_are_told_to_another_server_before_anything_else(name, newcomer):
+    with await bootstrap.check_in(f"{name}.own"):
+        os.kill(server_pid(), signal.SIGKILL)
+        with await bootstrap.look_up(f"{name}.own"):
+            pass

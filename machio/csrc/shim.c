@@ -36,6 +36,16 @@ WEAK kern_return_t machio_bootstrap_connect(int start) {
     return KERN_SUCCESS;
 }
 
+WEAK kern_return_t machio_bootstrap_knock(int *ret_fd) {
+    (void)ret_fd;
+    return KERN_NOT_SUPPORTED;
+}
+
+WEAK kern_return_t machio_bootstrap_enter(int fd) {
+    (void)fd;
+    return KERN_NOT_SUPPORTED;
+}
+
 WEAK kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
                                         mach_port_t reply, unsigned *ret_connection) {
     (void)what, (void)service_name, (void)port, (void)reply, (void)ret_connection;

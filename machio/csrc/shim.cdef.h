@@ -19,6 +19,8 @@ const char *machio_last_error(void);
 kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *address);
 kern_return_t machio_bootstrap_connect(int start);
+kern_return_t machio_bootstrap_knock(int *ret_fd);
+kern_return_t machio_bootstrap_enter(int fd);
 kern_return_t machio_bootstrap_ask(int what, const char *service_name, mach_port_t port,
                                    mach_port_t reply, unsigned *ret_connection);
 kern_return_t machio_bootstrap_answer(int what, const char *service_name, mach_port_t port,

@@ -78,6 +78,19 @@ kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 kern_return_t machio_bootstrap_connect(int start);
 
 /*
+ * The same in two halves, neither of which waits for anybody, where a server listens already. The
+ * task has no names: another server would have to be told of them.
+ *
+ * knock: connects. KERN_*: it did not; the call that waits will do, or say why not. Ownership:
+ * *ret_fd, to be closed after the other half, is the caller's.
+ *
+ * enter: takes the server's right from there. MACH_RCV_TIMED_OUT: not yet, the descriptor becomes
+ * readable. KERN_*: it never will. Ownership: `fd` stays the caller's.
+ */
+kern_return_t machio_bootstrap_knock(int *ret_fd);
+kern_return_t machio_bootstrap_enter(int fd);
+
+/*
  * A bootstrap call in two halves, neither of which waits for anybody. what: MACHIO_ASK_LOOK_UP, or
  * with a `port`, whose receive right (send right) is the caller's, CHECK_IN (REGISTER).
  *

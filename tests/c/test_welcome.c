@@ -69,6 +69,107 @@ TEST(the_bootstrap_port_keeps_its_name_over_servers) {
     CHECK_EQ(urefs, 2);
 }
 
+/* A server that listens, and is stopped: it welcomes nobody before `SIGCONT`. */
+static pid_t fork_stopped_server(void) {
+    pid_t server = fork_server();
+    CHECK_EQ(kill(server, SIGSTOP), 0);
+    CHECK_EQ(waitpid(server, NULL, WUNTRACED), server);
+    return server;
+}
+
+static void await(int fd) {
+    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+    CHECK_EQ(poll(&waiting, 1, 20000), 1);
+}
+
+static unsigned count_connections(void) {
+    mio_lock();
+    unsigned count = mio_bootstrap_connection();
+    mio_unlock();
+    return count;
+}
+
+TEST(a_task_connects_in_two_halves) {
+    int fd, fds;
+
+    use_directory();
+    CHECK_EQ(machio_bootstrap_knock(&fd), KERN_FAILURE);
+    pid_t server = fork_stopped_server();
+    fds = check_fd_count();
+    CHECK_EQ(machio_bootstrap_knock(&fd), KERN_SUCCESS);
+    CHECK_EQ(machio_bootstrap_enter(fd), MACH_RCV_TIMED_OUT);
+    CHECK(is_pending());
+    CHECK_EQ(kill(server, SIGCONT), 0);
+    await(fd);
+    CHECK_EQ(machio_bootstrap_enter(fd), KERN_SUCCESS);
+    CHECK(!is_pending());
+    close(fd);
+    CHECK_FDS(fds + 2); /* tx, cr */
+    kill_server(server);
+    CHECK(is_pending());
+    CHECK_FDS(fds);
+}
+
+TEST(who_enters_second_finds_the_connection_as_it_is) {
+    int first, second, fds;
+
+    use_directory();
+    pid_t server = fork_server();
+    fds = check_fd_count();
+    CHECK_EQ(machio_bootstrap_knock(&first), KERN_SUCCESS);
+    CHECK_EQ(machio_bootstrap_knock(&second), KERN_SUCCESS);
+    await(first), await(second);
+    CHECK_EQ(machio_bootstrap_enter(first), KERN_SUCCESS);
+    unsigned count = count_connections();
+    CHECK_EQ(machio_bootstrap_enter(second), KERN_SUCCESS);
+    CHECK_EQ(count_connections(), count);
+    close(first), close(second);
+    CHECK_FDS(fds + 2);
+    kill_server(server);
+}
+
+/* Another server is to know the names before anything else, and telling it waits. */
+TEST(a_task_with_names_does_not_enter) {
+    struct mio_bootstrap_request request = {.id = MIO_BOOTSTRAP_REGISTER, .name = "name"};
+    int fd, fds;
+
+    use_directory();
+    pid_t server = fork_server();
+    CHECK_EQ(machio_bootstrap_knock(&fd), KERN_SUCCESS);
+    CHECK_EQ(mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &request.port), 0);
+    mio_lock();
+    CHECK(mio_bootstrap_remember(&request));
+    mio_unlock();
+    fds = check_fd_count();
+    await(fd);
+    CHECK_EQ(machio_bootstrap_enter(fd), KERN_NOT_SUPPORTED);
+    CHECK(is_pending());
+    CHECK_EQ(machio_bootstrap_knock(&fd), KERN_NOT_SUPPORTED);
+    CHECK_FDS(fds);
+    kill_server(server);
+}
+
+TEST(who_is_not_welcome_is_told) {
+    const char nonsense[] = "good day";
+    int listener, fd;
+
+    use_directory();
+    CHECK_EQ(machio_bootstrap_listen(&listener), KERN_SUCCESS);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(machio_bootstrap_knock(&fd), KERN_SUCCESS);
+        int client = accept(listener, NULL, NULL);
+        CHECK(client >= 0);
+        if (i == 1)
+            CHECK_EQ(write(client, nonsense, sizeof nonsense), sizeof nonsense);
+        close(client);
+        CHECK_EQ(machio_bootstrap_enter(fd), i == 0 ? KERN_ABORTED : KERN_FAILURE);
+        close(fd);
+    }
+    check_sentence("another protocol");
+    CHECK(is_pending());
+    close(listener);
+}
+
 static void *ensure(void *result) {
     *(kern_return_t *)result = mio_bootstrap_ensure(true);
     return NULL;

@@ -261,27 +261,34 @@ void mio_bootstrap_lost(void) {
 
 /* ---- connecting; without the lock, `connecting` held --------------------------------------- */
 
-/* What makes a welcome. Ownership: the kmsg is consumed; on success *ret_right is the caller's. */
-static bool is_welcome(struct mio_kmsg *kmsg, struct mio_right *ret_right) {
-    bool good =
-        kmsg->id == MIO_BOOTSTRAP_WELCOME && !kmsg->complex && kmsg->reply.kind == MIO_RIGHT_SEND &&
-        kmsg->reply.port->kind == MIO_PORT_BOOTSTRAP && kmsg->reply.port->state == MIO_PORT_REMOTE;
-    if (good) {
-        *ret_right = kmsg->reply;
-        kmsg->reply.kind = MIO_RIGHT_NULL;
+/*
+ * Takes the welcome that has come over a connection, and gives its right to the task's bootstrap
+ * port; as mio_welcome_take().
+ */
+static kern_return_t enter(int fd) {
+    struct mio_right right;
+    kern_return_t result = mio_welcome_take(fd, &right);
+    if (result != KERN_SUCCESS)
+        return result;
+    if (is_connected()) { /* another was faster, and what it asks belongs to that connection */
+        mio_right_destroy(&right);
+        return KERN_SUCCESS;
     }
-    mio_kmsg_destroy(kmsg);
-    return good;
+    mio_bootstrap_attach(&right);
+    if (mio_task.bootstrap == NULL || mio_task.bootstrap->tx < 0) {
+        mio_say("too many open files to keep the bootstrap server's right; raise ulimit -n");
+        return KERN_RESOURCE_SHORTAGE;
+    }
+    settling = services != NULL;
+    connection++;
+    attached_at = mio_rendezvous_clock();
+    return KERN_SUCCESS;
 }
 
-/* Receives the welcome and gives its right to the task's bootstrap port. */
+/* Waits for the welcome, and enters. */
 static kern_return_t be_welcomed(int fd, int64_t deadline) {
     struct pollfd waiting = {.fd = fd, .events = POLLIN};
     for (;;) {
-        struct mio_kmsg *kmsg = NULL;
-        struct mio_right right;
-        unsigned kind = 0, flags = 0;
-
         int64_t left = deadline - mio_rendezvous_clock();
         int ready = poll(&waiting, 1, left > 0 ? (int)left : 0);
         if (ready < 0 && errno == EINTR)
@@ -291,28 +298,10 @@ static kern_return_t be_welcomed(int fd, int64_t deadline) {
             return KERN_OPERATION_TIMED_OUT;
         }
         mio_lock();
-        enum mio_wire_result result = mio_wire_receive(fd, &kmsg, &kind, &flags);
-        bool good = result == MIO_WIRE_OK && kmsg != NULL && is_welcome(kmsg, &right);
-        if (good) {
-            mio_bootstrap_attach(&right);
-            good = mio_task.bootstrap != NULL && mio_task.bootstrap->tx >= 0;
-            settling = good;
-            connection += good;
-            attached_at = mio_rendezvous_clock();
-        }
+        kern_return_t result = enter(fd);
         mio_unlock();
-        if (good)
-            return KERN_SUCCESS;
-        if (result == MIO_WIRE_FULL)
-            continue;
-        if (result == MIO_WIRE_GONE)
-            return KERN_ABORTED;
-        if (result == MIO_WIRE_SHORTAGE) {
-            mio_say("too many open files to take the bootstrap server's right; raise ulimit -n");
-            return KERN_RESOURCE_SHORTAGE;
-        }
-        mio_say("what listens as the bootstrap server speaks another protocol; stop it");
-        return KERN_FAILURE;
+        if (result != MACH_RCV_TIMED_OUT)
+            return result;
     }
 }
 
@@ -444,46 +433,29 @@ kern_return_t machio_bootstrap_connect(int start) {
     return mio_bootstrap_ensure(start != 0);
 }
 
-/* ---- the server's side --------------------------------------------------------------------- */
+/* ---- the same in two halves ---------------------------------------------------------------- */
 
-/*
- * Sends a client that has just connected a send right to the port. Ownership: the connection and
- * the receive right under the name stay the caller's.
- */
-kern_return_t machio_bootstrap_welcome(int client, mach_port_name_t name) {
+/* Whether all that connecting takes is a server: names would have to be told, which waits. */
+static bool is_free_to_enter(void) {
+    mio_lock();
+    bool result = mio_task.bootstrap != NULL && mio_task.bootstrap->name == bootstrap_port &&
+                  services == NULL && !settling;
+    mio_unlock();
+    return result && !mio_rendezvous_is_server();
+}
+
+kern_return_t machio_bootstrap_knock(int *ret_fd) {
+    bool started;
+    mio_say(NULL);
+    if (!is_free_to_enter())
+        return KERN_NOT_SUPPORTED;
+    return mio_rendezvous_connect(false, 0, ret_fd, &started);
+}
+
+kern_return_t machio_bootstrap_enter(int fd) {
     mio_say(NULL);
     mio_lock();
-    struct mio_entry *entry = mio_space_lookup(name);
-    kern_return_t result = entry == NULL ? KERN_INVALID_NAME : KERN_SUCCESS;
-    struct mio_kmsg *kmsg = NULL;
-    if (result == KERN_SUCCESS && !(entry->type & MACH_PORT_TYPE_RECEIVE))
-        result = KERN_INVALID_RIGHT;
-    if (result == KERN_SUCCESS) {
-        if (entry->port->cookie == 0)
-            entry->port->kind = MIO_PORT_BOOTSTRAP; /* seen by whoever gets a right to it */
-        kmsg = mio_kmsg_new(sizeof(mach_msg_header_t), 0);
-        if (kmsg == NULL)
-            result = KERN_RESOURCE_SHORTAGE;
-    }
-    if (result == KERN_SUCCESS) {
-        kmsg->id = MIO_BOOTSTRAP_WELCOME;
-        result = mio_right_copyin(name, MACH_MSG_TYPE_MAKE_SEND, &kmsg->reply);
-    }
-    if (result == KERN_SUCCESS) {
-        switch (mio_wire_send(client, kmsg, MIO_FRAME_NO_CREDIT)) {
-        case MIO_WIRE_OK:
-            break;
-        case MIO_WIRE_SHORTAGE:
-            result = KERN_RESOURCE_SHORTAGE;
-            break;
-        case MIO_WIRE_FULL:
-        case MIO_WIRE_GONE:
-            result = KERN_ABORTED;
-            break;
-        }
-    }
-    if (kmsg != NULL)
-        mio_kmsg_destroy(kmsg);
+    kern_return_t result = services == NULL || is_connected() ? enter(fd) : KERN_NOT_SUPPORTED;
     mio_unlock();
     return result;
 }

@@ -6,6 +6,7 @@
  *
  *   rendezvous.c  the private directory: finding the server, becoming it, leaving
  *   start.c       the command that starts it, in a process of its own
+ *   welcome.c     what a server says to who has connected
  *   bootport.c    the task's bootstrap port: connecting it, its names after a crash
  *   bootstrap.c   the calls of <servers/bootstrap.h>
  *
@@ -163,9 +164,20 @@ unsigned mio_bootstrap_connection(void);
  */
 bool mio_bootstrap_remember(const struct mio_bootstrap_request *request);
 
-/* ---- for both sides ------------------------------------------------------------------------ */
+/* ---- connecting ---------------------------------------------------------------------------- */
 
-kern_return_t machio_bootstrap_connect(int start);
+struct mio_right;
+
+/*
+ * With the lock held. Takes the welcome off a connection, without waiting. MACH_RCV_TIMED_OUT: it
+ * has not come; KERN_ABORTED: nor will it; KERN_RESOURCE_SHORTAGE, KERN_FAILURE, with a sentence.
+ * Ownership: the connection stays the caller's; *ret_right, the server's port, is the caller's.
+ */
+kern_return_t mio_welcome_take(int fd, struct mio_right *ret_right);
+
 kern_return_t machio_bootstrap_welcome(int connection, mach_port_name_t name);
+kern_return_t machio_bootstrap_connect(int start);
+kern_return_t machio_bootstrap_knock(int *ret_fd);
+kern_return_t machio_bootstrap_enter(int fd);
 
 #endif
