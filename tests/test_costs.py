@@ -1,4 +1,4 @@
-"""What a round trip and an import cost, counted: system calls, instructions, calls of functions.
+"""What round trips, imports and waiting cost, counted: system calls, instructions, calls, bytes.
 
 Counts do not depend on how busy or how fast the machine is. One that is more than 15 % above
 ``costs/baseline.toml`` fails. `costs/count.c` counts, with nothing but ptrace().
@@ -51,7 +51,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 def each(*command: str | Path, few: int, many: int, rest: Sequence[str] = ()) -> float:
-    """Return what one round trip adds to what a program, told how many to make, prints."""
+    """Return what one more, of which a program is told how many to make, adds to what it prints."""
     counts = [int(run(*command, str(trips), *rest)) for trips in (few, many)]
     return (counts[1] - counts[0]) / (many - few)
 
@@ -111,6 +111,12 @@ def test_system_calls_in_python(programs: Path, subject: str) -> None:
 @pytest.mark.parametrize("subject", ["messages", "service", "later", "room", "handshake"])
 def test_calls_of_functions_in_python(subject: str) -> None:
     check(subject, "calls", each(*TALK, subject, "calls", few=50, many=150))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whose a page is")
+def test_memory_of_a_port_that_a_task_waits_on() -> None:
+    waiting = [sys.executable, str(COSTS / "waiting.py")]
+    check("waiting", "bytes", each(*waiting, few=1000, many=5000))
 
 
 @pytest.mark.parametrize(
