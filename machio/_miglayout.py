@@ -11,14 +11,14 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _wire
-from ._migtypes import Fault, Kind, Reader
+from ._migtypes import Fault, Fixed, Kind, Reader, padded
 from ._wire import NDR
 from .codes import MigCode
 from .errors import MigError, RoutineError, UsageError
 from .messages import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _INT_REP = slice(4, 7)
 _LITTLE_ENDIAN = NDR[_INT_REP]
@@ -30,10 +30,47 @@ _ERROR_SIZE = len(_SUCCESS)
 REPLY_OFFSET = 100
 
 
-class Layout:
-    """The arguments of a message, which is a request or (`is_reply`) a reply."""
+class _Flat:
+    """What writes and reads a body that always has the same size, in one call of `struct`.
 
-    def __init__(self, arguments: Sequence[tuple[str, Kind]], *, is_reply: bool = False) -> None:
+    pack: None if the size varies. before: what is to be done with the values of some places before
+    they are packed; only: the same if there is but one value. after: the same when they were read.
+    """
+
+    __slots__ = ("after", "before", "only", "pack", "size", "unpack")
+
+    def __init__(self, head: bytes, kinds: Sequence[Kind]) -> None:
+        self.pack: Callable[..., bytes] | None = None
+        self.size = -1  # that of no body
+        self.before: list[tuple[int, Callable[[Any], Any]]] = []
+        self.after: list[tuple[int, Callable[[Any], Any]]] = []
+        form = ""
+        for place, kind in enumerate(kinds):
+            if not isinstance(kind, Fixed) or kind.variable:
+                return
+            code, to_code, from_code = kind.flat()
+            form += f"{code}{padded(kind.size) - kind.size}x"
+            if to_code is not None:
+                self.before.append((place, to_code))
+            if from_code is not None:
+                self.after.append((place, from_code))
+        self.only = self.before[0][1] if self.before and len(kinds) == 1 else None
+        self.pack = struct.Struct(f"={len(head)}s{form}").pack
+        rest = struct.Struct(f"={len(head)}x{form}")
+        self.size, self.unpack = rest.size, rest.unpack
+
+
+class Layout:
+    """The arguments of a message with an id, which is a request or (`is_reply`) a reply.
+
+    A body that always has the same size is written and read by one call of the struct module. What
+    that cannot do is left to the kinds, one by one: they know what is wrong.
+    """
+
+    def __init__(
+        self, message_id: int, arguments: Sequence[tuple[str, Kind]], *, is_reply: bool = False
+    ) -> None:
+        self.id = message_id
         self.arguments = tuple(arguments)
         self._kinds = tuple(kind for _, kind in self.arguments)
         self.descriptors = sum(kind.descriptors for kind in self._kinds)
@@ -45,6 +82,44 @@ class Layout:
             self.head = NDR if inline else b""
         self._least = len(self.head) + sum(kind.least for kind in self._kinds)
         self.size = _wire.size_of(described, len(self.head) + inline)
+        self._flat: _Flat | None = None  # made when it is used first
+
+    def write(self, values: Sequence[Any]) -> Message:
+        """Return a message with the values. Raises UsageError."""
+        flat = self._flat
+        if flat is None:
+            flat = self._flat = _Flat(self.head, self._kinds)
+        if flat.pack is not None:
+            try:
+                if flat.only is not None:
+                    (value,) = values
+                    return Message(self.id, flat.pack(self.head, flat.only(value)))
+                ready = list(values)
+                for place, step in flat.before:
+                    ready[place] = step(ready[place])
+                return Message(self.id, flat.pack(self.head, *ready))
+            except (UsageError, TypeError, ValueError, struct.error):
+                pass
+        descriptors, body = self.pack(values)
+        return Message(self.id, body, descriptors=descriptors)
+
+    def read_flat(self, message: Message) -> Sequence[Any] | None:
+        """Return the values in a message that is as it should be; None: `unpack` has to look."""
+        flat = self._flat
+        if flat is None:
+            flat = self._flat = _Flat(self.head, self._kinds)
+        body = message.body
+        if len(body) != flat.size or body[: len(self.head)] != self.head or message.descriptors:
+            return None
+        values: Sequence[Any] = flat.unpack(body)
+        if flat.after:
+            values = list(values)
+            try:
+                for place, step in flat.after:
+                    values[place] = step(values[place])
+            except Fault:
+                return None
+        return values
 
     def pack(self, values: Sequence[Any]) -> tuple[list[Any], bytes]:
         """Return the descriptors and the body of a message. Raises UsageError."""
@@ -65,7 +140,7 @@ class Layout:
             raise Fault(MigCode.BAD_ARGUMENTS)
         reader = Reader(descriptors, body, len(self.head))
         values = [kind.unpack(reader) for kind in self._kinds]
-        if not reader.at_end:
+        if reader.at != len(body):
             raise Fault(MigCode.BAD_ARGUMENTS)
         return values
 
@@ -80,11 +155,6 @@ class Routine(NamedTuple):
     reply: Layout | None  # None: a simpleroutine, which has no reply
     many: bool  # the results are a tuple
 
-    def make_request(self, arguments: Sequence[Any]) -> Message:
-        """Return the request message. Raises UsageError."""
-        descriptors, body = self.request.pack(arguments)
-        return Message(self.id, body, descriptors=descriptors)
-
     def make_reply(self, result: Any) -> Message | None:
         """Return the reply message for what the routine returned. Raises UsageError."""
         if self.reply is None:
@@ -93,8 +163,7 @@ class Routine(NamedTuple):
             result = (result,) if self.reply.arguments else ()
         elif not isinstance(result, tuple) or len(result) != len(self.reply.arguments):
             raise UsageError(f"{self.name} returns a tuple of {len(self.reply.arguments)}")
-        descriptors, body = self.reply.pack(result)
-        return Message(self.id + REPLY_OFFSET, body, descriptors=descriptors)
+        return self.reply.write(result)
 
     def refuse(self, error: Exception) -> Message | None:
         """Return the reply for a request that does not fit, or that the routine refuses."""
@@ -110,21 +179,26 @@ class Routine(NamedTuple):
         Raises RoutineError for the server's error, MigError for a message that is no such reply;
         what it brought is closed.
         """
-        assert self.reply is not None
-        try:
-            values = self._results(message)
-        except BaseException:
+        values: Sequence[Any] | None = None
+        reply = self.reply
+        assert reply is not None
+        if message.id == reply.id and message.reply is None:
+            values = reply.read_flat(message)
+        if values is None:
+            try:
+                values = self._results(message)
+            except BaseException:
+                message.close()
+                raise
+            message.descriptors = ()
             message.close()
-            raise
-        message.descriptors = ()
-        message.close()
         if self.many:
             return tuple(values)
         return values[0] if values else None
 
     def _results(self, message: Message) -> list[Any]:
         assert self.reply is not None
-        if message.id != self.id + REPLY_OFFSET:
+        if message.id != self.reply.id:
             raise MigError(MigCode.REPLY_MISMATCH, self.name)
         if not message.descriptors and len(message.body) == _ERROR_SIZE:
             (code,) = _CODE.unpack_from(message.body, len(NDR))

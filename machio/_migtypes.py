@@ -5,7 +5,8 @@ one. What varies in length takes no more room than it needs, and has its count b
 the inline ones; `_migdescriptors.py` has those that travel as descriptors.
 
 A `Kind` writes and reads one argument. What is wrong with a value to be sent is a UsageError that
-names no argument (the layout adds that); what is wrong with one that arrived is a `Fault`.
+names no argument (the layout adds that); what is wrong with one that arrived is a `Fault`. Kinds of
+a fixed size also say how the struct module would do it (`flat`), for a whole message at once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .codes import MigCode
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 COUNT = struct.Struct("=I")
 _VARIABLE_STRING = struct.Struct("=II")  # an offset that MIG does not use, and the length
@@ -37,10 +38,12 @@ class Fault(Exception):  # noqa: N818 - a verdict on a peer's message
 class Reader:
     """A message being read: its descriptors and its inline bytes, each from the front."""
 
+    __slots__ = ("_body", "_descriptors", "at")
+
     def __init__(self, descriptors: Sequence[Any], body: bytes, at: int) -> None:
         self._descriptors: Iterator[Any] = iter(descriptors)
         self._body = body
-        self._at = at
+        self.at = at  # what was read of the bytes
 
     def descriptor(self) -> Any:
         """Return what the next descriptor brought."""
@@ -53,15 +56,11 @@ class Reader:
 
     def take(self, size: int) -> bytes:
         """Return so many inline bytes, and pass over their padding as well."""
-        start, self._at = self._at, self._at + padded(size)
-        if self._at > len(self._body):
+        start = self.at
+        self.at = end = start + (size + 3 & ~3)  # `padded`, without the call
+        if end > len(self._body):
             raise Fault(MigCode.BAD_ARGUMENTS)
         return self._body[start : start + size]
-
-    @property
-    def at_end(self) -> bool:
-        """True if every inline byte was read."""
-        return self._at == len(self._body)
 
 
 class Kind:
@@ -96,6 +95,15 @@ class Fixed(Kind):
 
     size: int = 0
     align: int = 1
+    variable: bool = False  # as a whole argument it has a length before it, and may be shorter
+
+    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+        """Return a format of `struct` for one value, and what is to be done before and after.
+
+        What it packs is made of a value by the first function, and a value of what it unpacks by
+        the second; None: they are the same.
+        """
+        return f"{self.size}s", self.encode, self.decode
 
     def encode(self, value: Any) -> bytes:
         """Return exactly `size` bytes."""
@@ -133,6 +141,7 @@ class Number(Fixed):
 
     def __init__(self, c_type: str, letter: str) -> None:
         self.defs = c_type
+        self._letter = letter
         self._struct = struct.Struct(f"={letter}")
         self._is(self._struct.size, self._struct.size)
 
@@ -145,6 +154,9 @@ class Number(Fixed):
     def decode(self, data: bytes) -> Any:
         return self._struct.unpack(data)[0]
 
+    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+        return self._letter, None, None
+
     def declare(self, name: str) -> str:
         return f"{self.defs} {name}"
 
@@ -156,10 +168,13 @@ class Boolean(Number):
         super().__init__("boolean_t", "i")
 
     def encode(self, value: Any) -> bytes:
-        return super().encode(1 if value else 0)
+        return super().encode(bool(value))
 
     def decode(self, data: bytes) -> Any:
         return bool(super().decode(data))
+
+    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+        return self._letter, bool, bool
 
 
 class CString(Fixed):
@@ -169,7 +184,7 @@ class CString(Fixed):
     """
 
     def __init__(self, size: int = 0, *, max: int = 0) -> None:  # noqa: A002 - as a user reads it
-        self.variable: bool = bool(max)
+        self.variable = bool(max)
         self._is(one_of(size, max), 1, _VARIABLE_STRING.size if max else 0)
         self.defs: str = f"c_string[{'*:' if max else ''}{self.size}]"
 
@@ -226,7 +241,7 @@ class Array(Fixed):
 
     def __init__(self, element: Any, count: int = 0, *, max: int = 0) -> None:  # noqa: A002
         self.element: Fixed = fixed(element)
-        self.variable: bool = bool(max)
+        self.variable = bool(max)
         self.count: int = one_of(count, max)
         length = COUNT.size if max else 0
         self._is(self.count * self.element.size, self.element.align, length)
@@ -276,10 +291,21 @@ class Bytes(Array):
         super().__init__(Number("uint8_t", "B"), count, max=max)
 
     def decode(self, data: bytes) -> Any:
-        return data if type(data) is bytes else bytes(data)
+        return data
+
+    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+        return f"{self.size}s", self.encode, None
+
+    def encode(self, value: Any) -> bytes:
+        if type(value) is bytes and len(value) == self.count:
+            return value
+        return super().encode(value)
 
     def _join(self, value: Any) -> bytes:
-        return value if type(value) is bytes else bytes(value)
+        data = bytes(value)
+        if len(data) != len(value):
+            raise UsageError(f"bytes are wanted here, and {value!r} has larger elements")
+        return data
 
 
 @dataclass_transform(frozen_default=True)
@@ -365,7 +391,7 @@ def kind_of(annotation: Any) -> Kind:
 def fixed(annotation: Any) -> Fixed:
     """Return the kind of an annotation that has a fixed size. Raises TypeError for others."""
     kind = kind_of(annotation)
-    if not isinstance(kind, Fixed) or getattr(kind, "variable", False):
+    if not isinstance(kind, Fixed) or kind.variable:
         raise TypeError(f"{annotation!r} has no fixed size")
     return kind
 

@@ -184,7 +184,9 @@ class Subsystem:
         if found is None:
             return make_error(request.id, MigCode.BAD_ID)
         try:
-            arguments = found.request.unpack(request.descriptors, request.body)
+            arguments = found.request.read_flat(request)
+            if arguments is None:
+                arguments = found.request.unpack(request.descriptors, request.body)
             function = getattr(self, found.name)
             plain = getattr(function, _PLAIN, None)
             if type(plain) is not FunctionType:  # an attribute of something that stands in for one
@@ -219,7 +221,7 @@ def _declare(function: Any, routine_id: int, has_reply: bool) -> Routine:
     if results and not has_reply:
         raise TypeError(f"{what} is a simpleroutine and returns nothing")
     try:
-        request = Layout([(name, kind_of(hints[name])) for name in names])
+        request = Layout(routine_id, [(name, kind_of(hints[name])) for name in names])
         outcomes = [
             (f"result{index}" if many else "result", kind_of(one))
             for index, one in enumerate(results)
@@ -233,7 +235,7 @@ def _declare(function: Any, routine_id: int, has_reply: bool) -> Routine:
         routine_id,
         inspect.getdoc(function) or "",
         request,
-        Layout(outcomes, is_reply=True) if has_reply else None,
+        Layout(routine_id + REPLY_OFFSET, outcomes, is_reply=True) if has_reply else None,
         many,
     )
 
@@ -249,7 +251,7 @@ def _stub(cls: type[Subsystem], called: Routine) -> Any:
             bound.apply_defaults()
             arguments = bound.args[1:]
         try:
-            request = called.make_request(arguments)
+            request = called.request.write(arguments)
         except UsageError as error:
             raise UsageError(f"{called.name}: {error}") from None
         if called.reply is None:

@@ -60,7 +60,7 @@ class Store(mig.Subsystem, base=4000):
 
 def test_counts_stand_where_the_arguments_do():
     with ReceiveRight.allocate() as port:
-        message = Store.routines["put"].make_request((-2, b"12345", port, [port, port], 7))
+        message = Store.routines["put"].request.write((-2, b"12345", port, [port, port], 7))
         data, right, rights = message.descriptors
         assert (len(data), right) == (5, (port, Disposition.MAKE_SEND))
         assert (rights.rights, rights.disposition) == ((port, port), Disposition.MAKE_SEND)
@@ -88,15 +88,15 @@ def test_a_reply_has_no_code():
 )
 def test_what_does_not_fit(arguments, text):
     with pytest.raises(machio.UsageError, match=text):
-        Store.routines["put"].make_request(arguments)
+        Store.routines["put"].request.write(arguments)
 
 
 def test_too_many_rights():
     with ReceiveRight.allocate() as port:
         with pytest.raises(machio.UsageError, match="rights: up to 3 rights"):
-            Store.routines["put"].make_request((1, b"", port, [port] * 4, 1))
+            Store.routines["put"].request.write((1, b"", port, [port] * 4, 1))
         with pytest.raises(machio.UsageError, match="rights: a right is wanted"):
-            Store.routines["put"].make_request((1, b"", port, [None], 1))
+            Store.routines["put"].request.write((1, b"", port, [None], 1))
 
 
 def test_an_array_has_one_disposition():

@@ -132,12 +132,12 @@ class TestRoutines:
     async def test_answers_without_a_service(self):
         """`answer` is to be awaited in either case; `respond` only if there is what to wait for."""
         double = Shop.routines["double"]
-        request = double.make_request((4,))
+        request = double.request.write((4,))
         assert double.read_reply(await Shop().answer(request)) == 8
         assert double.read_reply(Shop().respond(request)) == 8
         wait, shop = Shop.routines["wait"], Shop()
         shop.go.set()
-        assert wait.read_reply(await shop.answer(wait.make_request(()))) == 7
+        assert wait.read_reply(await shop.answer(wait.request.write(()))) == 7
         assert code_in(await shop.answer(Message(1))) == MigCode.BAD_ID
 
     @pytest.mark.parametrize("name", ["double", "other"])
