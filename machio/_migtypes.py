@@ -43,7 +43,7 @@ class Reader:
     def __init__(self, descriptors: Sequence[Any], body: bytes, at: int) -> None:
         self._descriptors: Iterator[Any] = iter(descriptors)
         self._body = body
-        self.at = at  # what was read of the bytes
+        self.at: int = at  # what was read of the bytes
 
     def descriptor(self) -> Any:
         """Return what the next descriptor brought."""
@@ -184,7 +184,7 @@ class CString(Fixed):
     """
 
     def __init__(self, size: int = 0, *, max: int = 0) -> None:  # noqa: A002 - as a user reads it
-        self.variable = bool(max)
+        self.variable: bool = bool(max)
         self._is(one_of(size, max), 1, _VARIABLE_STRING.size if max else 0)
         self.defs: str = f"c_string[{'*:' if max else ''}{self.size}]"
 
@@ -241,7 +241,7 @@ class Array(Fixed):
 
     def __init__(self, element: Any, count: int = 0, *, max: int = 0) -> None:  # noqa: A002
         self.element: Fixed = fixed(element)
-        self.variable = bool(max)
+        self.variable: bool = bool(max)
         self.count: int = one_of(count, max)
         length = COUNT.size if max else 0
         self._is(self.count * self.element.size, self.element.align, length)
