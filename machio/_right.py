@@ -72,7 +72,9 @@ class Right(Closable):
 
         Raises RightClosedError if the object holds none.
         """
-        name = self.name
+        name = self._name
+        if not name or self._space != _ffi.space:
+            name = self.name  # which raises
         self._name = 0
         self._let_go(name)
         return name
@@ -89,7 +91,7 @@ class Right(Closable):
 
     def close(self) -> None:
         """Give the right up. Idempotent; does nothing in a forked child."""
-        if not self.closed:
+        if self._name and self._space == _ffi.space:  # as `closed`, without a call
             self._destroy(self.release())
 
     def _let_go(self, name: int) -> None:

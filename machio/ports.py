@@ -252,7 +252,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
             port.close()  # and with it the answer, whenever it comes
             raise
         return_reply_port(adapter, port)
-        return _answer(answer)
+        return _answer(answer) if answer.id == _DROPPED else answer
 
     def call_blocking(self, message: Message, timeout: float | None = None) -> Message:
         """As `call`, blocking the thread meanwhile."""
@@ -308,6 +308,8 @@ class SendOnceRight(_Sender):
         if outgoing is not None:
             outgoing.give_back()
             raise mach_error(SendCode.TIMED_OUT, "mach_msg")
+
+    send_nowait = send  # as a SendRight has it: a reply right is one or the other
 
 
 class PortSet(Receiver["tuple[ReceiveRight | None, Message]"]):

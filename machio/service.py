@@ -45,7 +45,7 @@ from ._subsystem import Subsystem
 from .codes import KernCode, MigCode, ReceiveCode, split
 from .errors import BadMessageError, KernError, MachioError, ReceiveError, RoutineError, UsageError
 from .messages import Message, NotificationId, RightArray, Sender, is_memory
-from .ports import PortSet, SendOnceRight
+from .ports import PortSet
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -119,11 +119,13 @@ class Service:
         self._room = Line()  # for a request more to be handled
         self._ports: dict[Place, ReceiveRight] = {}
         self._at: dict[int, dict[int, Handler]] = {}  # the handlers by the names of the ports
-        self._set: PortSet | None = None
+        self._entered = False
+        self._source: ReceiveRight | PortSet | None = None  # what is received from: all the ports
         self._handlers: dict[Place | None, dict[int, Handler]] = {None: {}}  # None: at all ports
         self._stopped = False
-        self._may_receive = asyncio.Event()
-        self._may_receive.set()
+        self._handing_over = False
+        self._handed_over = asyncio.Event()  # or not: whenever nothing is being handed over
+        self._handed_over.set()
         self._serving = False
         self._receiver: asyncio.Task[None] | None = None
         # Each task with its request, and with what it awaits, should it end before it has begun.
@@ -134,9 +136,9 @@ class Service:
 
         Raises BootstrapError, KernError for the queue limit; then the service has no port.
         """
-        if self._set is not None:
+        if self._entered:
             raise UsageError("a service is entered once")
-        self._set = PortSet.allocate()
+        self._entered = True
         try:
             for place in self._wanted:
                 if isinstance(place, str):
@@ -146,7 +148,9 @@ class Service:
             if self._queue_limit is not None:
                 for port in self._ports.values():
                     port.queue_limit = self._queue_limit
-            self._join(self._set)
+            if len(self._wanted) > 1:
+                self._source = PortSet.allocate()
+            self._join()
         except BaseException:
             for place in self._wanted:
                 if not isinstance(place, str):
@@ -155,14 +159,17 @@ class Service:
             raise
         return self
 
-    def _join(self, ports: PortSet) -> None:
-        """Make all ports members of the set; note under which names they are known now."""
+    def _join(self) -> None:
+        """Receive from all ports; note under which names they are known now."""
         for place, port in self._ports.items():
-            try:
-                ports.add(port)
-            except KernError as error:
-                if error.code is not KernCode.ALREADY_IN_SET:
-                    raise
+            if isinstance(self._source, PortSet):
+                try:
+                    self._source.add(port)
+                except KernError as error:
+                    if error.code is not KernCode.ALREADY_IN_SET:
+                        raise
+            else:
+                self._source = port  # a set of one would be a detour
             self._at[port.name] = self._handlers.setdefault(place, {})
 
     async def __aexit__(
@@ -187,8 +194,8 @@ class Service:
     def _close(self) -> None:
         for port in self._ports.values():
             port.close()
-        if self._set is not None:
-            self._set.close()
+        if self._source is not None:
+            self._source.close()
 
     # --- what is served ---------------------------------------------------------------------------
 
@@ -231,19 +238,19 @@ class Service:
         One task at a time. Cancelling it cancels the handlers. Raises UsageError if the service has
         not been entered or is being served, MachError if its ports are gone.
         """
-        if self._set is None or self._serving:
+        if self._source is None or self._serving:
             raise UsageError("a service is entered first, and then served by one task")
         self._serving = True
         try:
             while not self._stopped:
-                self._receiver = asyncio.ensure_future(self._receive(self._set))
+                self._receiver = asyncio.ensure_future(self._receive(self._source))
                 try:
                     await asyncio.wait([self._receiver])
                 finally:
                     self._receiver.cancel()
                 if not self._receiver.cancelled():
                     self._receiver.result()
-                await self._may_receive.wait()
+                await self._handed_over.wait()
             await self._finish()
         except BaseException:
             await self._abandon()
@@ -267,9 +274,10 @@ class Service:
         are still here are served on, and the exception is passed on. Raises UsageError if the
         service has not been entered, has been stopped, or is being handed over. Mach: MOVE_RECEIVE.
         """
-        if self._set is None or self._stopped or not self._may_receive.is_set():
+        if self._source is None or self._stopped or self._handing_over:
             raise UsageError("the service is not open, or is being handed over")
-        self._may_receive.clear()
+        self._handing_over = True
+        self._handed_over.clear()
         try:
             if self._receiver is not None:
                 self._receiver.cancel()
@@ -277,25 +285,27 @@ class Service:
             await give(*self._ports.values())
         finally:
             self._ports = {at: port for at, port in self._ports.items() if not port.closed}
-            self._join(self._set)  # a right that was away has left the set, even if it is back
+            self._join()  # a right that was away has left the set, even if it is back
             if not self._ports:
                 self._stopped = True
-            self._may_receive.set()
+            self._handing_over = False
+            self._handed_over.set()
 
-    async def _receive(self, ports: PortSet) -> None:
+    async def _receive(self, source: ReceiveRight | PortSet) -> None:
         await asyncio.sleep(0)  # `serve` has to know this task before a handler stops the service
         # A handler that runs at once may have changed either.
-        while self._may_receive.is_set() and not self._stopped:
-            if not self._may_begin():
+        while not (self._stopped or self._handing_over):
+            if self._busy and not self._may_begin():
                 await self._room.stand(self._may_begin, None)
             try:
-                _, request = await ports.receive()
+                found = await source.receive()
             except (BadMessageError, ReceiveError) as error:
                 # The message is gone, and its sender learns that: the reply right was in it.
                 if isinstance(error, ReceiveError) and split(error.number)[0] not in _LOST:
                     raise
                 _log.warning("a message could not be received: %s", error)
             else:
+                request = found if isinstance(found, Message) else found[1]
                 contextvars.copy_context().run(self._handle, request)
 
     def _may_begin(self) -> bool | None:
@@ -323,8 +333,16 @@ class Service:
     def _handle(self, request: Message) -> None:
         """Have a request answered, at once or by a task; in a context of the request's own."""
         _request.set(request)
+        handler = self._at.get(request.port, {}).get(request.id)
+        if handler is None:
+            handler = self._handlers[None].get(request.id)
         try:
-            answer = self._ask(request)
+            if handler is None or (request.id in _NOTIFICATIONS and not request.is_notification):
+                answer: Answer = make_error(request.id, MigCode.BAD_ID)
+            elif self._allow is not None and not self._allows(self._allow, request):
+                answer = make_error(request.id, KernCode.NO_ACCESS)
+            else:
+                answer = handler(request)
         except Exception as error:
             answer = _failed(request, error)
         except BaseException:
@@ -338,18 +356,13 @@ class Service:
             self._busy[task] = request, answer
             task.add_done_callback(self._handled)
 
-    def _ask(self, request: Message) -> Answer:
-        handler = self._at.get(request.port, {}).get(request.id)
-        if handler is None:
-            handler = self._handlers[None].get(request.id)
-        if handler is None or (request.id in _NOTIFICATIONS and not request.is_notification):
-            return make_error(request.id, MigCode.BAD_ID)
-        if self._allow is not None and not request.is_notification:
-            sender = request.sender
-            if sender is None or not self._allow(sender):
-                _log.warning("%s may not send %d here", sender, request.id)
-                return make_error(request.id, KernCode.NO_ACCESS)
-        return handler(request)
+    @staticmethod
+    def _allows(allow: Allow, request: Message) -> bool:
+        sender = request.sender
+        if request.is_notification or (sender is not None and allow(sender)):
+            return True
+        _log.warning("%s may not send %d here", sender, request.id)
+        return False
 
     async def _answer_later(self, request: Message, answering: Awaitable[Message | None]) -> None:
         limit: asyncio.Timeout | None = None
@@ -388,33 +401,30 @@ def _failed(request: Message, error: Exception) -> Message:
 
 
 def _conclude(request: Message, answer: Message | None) -> None:
-    """Send what is to be sent, and close what is left in the request."""
+    """Send the answer without waiting, if there is one, and close what is left in the request."""
     try:
         try:
-            if answer is not None:
-                _send(request, answer)
+            if answer is not None and request.reply is not None:
+                request.reply.send_nowait(answer)
+            elif answer is not None:
+                _close_moving(answer)
+        except Exception as error:
+            assert answer is not None
+            _give_up(request, answer, error)
         finally:
             request.close()
     except Exception:  # a handler may put anything into a message; the service lives on
         _log.exception("what was left of request %d is of no kind that can be", request.id)
 
 
-def _send(request: Message, answer: Message) -> None:
-    """Send an answer without waiting; rights that were to move with it are closed if it cannot."""
-    reply = request.reply
-    if reply is None:
-        _close_moving(answer)
+def _give_up(request: Message, answer: Message, error: Exception) -> None:
+    """Close the rights that were to move with an answer; tell the caller if it was a wrong one."""
+    _close_moving(answer)
+    if isinstance(error, MachioError) and not isinstance(error, UsageError):
+        _log.info("the answer to request %d was not sent: %s", request.id, error)
         return
-    send = reply.send if isinstance(reply, SendOnceRight) else reply.send_nowait
-    try:
-        send(answer)
-    except Exception as error:
-        _close_moving(answer)
-        if isinstance(error, MachioError) and not isinstance(error, UsageError):
-            _log.info("the answer to request %d was not sent: %s", request.id, error)
-            return
-        with contextlib.suppress(MachioError):
-            send(_failed(request, error))
+    with contextlib.suppress(MachioError):
+        request.reply.send_nowait(_failed(request, error))
 
 
 def _close_moving(answer: Message) -> None:

@@ -10,7 +10,16 @@ import pytest
 from test_service import ASK, port_of, serving
 
 import machio
-from machio import Disposition, KernCode, Message, MigCode, ReceiveRight, Service, mig
+from machio import (
+    Disposition,
+    KernCode,
+    Message,
+    MigCode,
+    NotificationId,
+    ReceiveRight,
+    Service,
+    mig,
+)
 
 FAR = 20.0  # seconds: longer than any of it takes
 
@@ -280,6 +289,22 @@ class TestHandlers:
                 answer = await send.call(Message(ASK), FAR)
                 assert code_in(answer) == KernCode.NO_ACCESS
 
+    async def test_the_system_may_always(self):
+        port = ReceiveRight.allocate()
+        async with serving(port, allow=lambda sender: False) as service:
+            dropped = asyncio.Event()
+            service.on(NotificationId.SEND_ONCE)(lambda message: dropped.set())
+            port.make_send_once().close()
+            await asyncio.wait_for(dropped.wait(), FAR)
+
+    async def test_an_answer_to_nobody_is_closed(self, service, send):
+        with ReceiveRight.allocate() as port:
+            right = port.make_send()
+            service.on(ASK)(lambda message: Message(1, rights=[right]))
+            await send.send(Message(ASK))
+            assert await port.no_senders(FAR) == 1
+            assert right.closed
+
     async def test_a_deadline_interrupts_none(self):
         port = ReceiveRight.allocate()
         with port.make_send() as send:
@@ -348,6 +373,7 @@ class TestEnds:
             await calls[1]
 
     async def test_hand_over(self, service, send):
+        """The next request is the successor's where tasks begin at once, and may be elsewhere."""
         tasks = []
         with ReceiveRight.allocate() as post, post.make_send() as to_post:
 
@@ -357,13 +383,20 @@ class TestEnds:
                 tasks.append(asyncio.ensure_future(over))
                 return Message(ASK + 100)
 
-            assert (await send.call(Message(ASK), FAR)).id == ASK + 100
+            @service.on(ASK + 1)
+            def ask(message):
+                assert not service._handing_over
+                return Message(ASK + 101, b"old!")
+
+            calls = [asyncio.ensure_future(send.call(Message(ASK + n), FAR)) for n in (0, 1)]
+            assert (await calls[0]).id == ASK + 100
             await asyncio.gather(*tasks)
             (port,) = (await post.receive()).rights
-        call = asyncio.ensure_future(send.call(Message(ASK, b"next")))
+        calls.append(asyncio.ensure_future(send.call(Message(ASK + 1), FAR)))
         async with serving(port) as successor:
-            successor.on(ASK)(lambda message: Message(ASK + 100, message.body))
-            assert (await call).body == b"next"
+            successor.on(ASK + 1)(lambda message: Message(ASK + 101, b"new!"))
+            assert (await calls[1]).body in (b"old!", b"new!")
+            assert (await calls[2]).body == b"new!"
 
 
 class TestFairness:

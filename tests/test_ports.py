@@ -126,6 +126,8 @@ class TestOwning:
                     assert own.status.queued == 0
                 with pytest.raises(machio.RightClosedError):
                     send.send_nowait(Message(1))
+                with pytest.raises(machio.RightClosedError):
+                    send.release()
                 status = 0
             os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
