@@ -41,6 +41,7 @@ NAMES = {
     "peers.Pipe": "`multiprocessing.Pipe`, which blocks",
     "peers.ZeroMq": "pyzmq asyncio, ipc",
     "peers.DBus": "dbus-fast, dbus-daemon",
+    "peers.DBusInterface": "dbus-fast, interface and proxy",
     "starts.Start": "a program in C, first byte",
     "starts.Spawn": "machio, the child of examples/c, first right",
     "starts.StartPython": "Python, nothing imported, first byte",
@@ -137,6 +138,7 @@ FIGURES = [
             "peers.Pipe",
             "peers.ZeroMq",
             "peers.DBus",
+            "peers.DBusInterface",
         ],
         worker("ask"),
         [
@@ -146,6 +148,7 @@ FIGURES = [
             ("ours.Machio", "peers.DBus", 0.3),
             ("ours.Service", "floors.Floor", 2),
             ("ours.Service", "peers.DBus", 0.4),
+            ("ours.Service", "peers.DBusInterface", 0.4),
         ],
     ),
     Figure(

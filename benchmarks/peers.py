@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import multiprocessing.connection
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ except ImportError:
     zmq = None
 try:
     import dbus_fast
+    import dbus_fast.service as dbus_service
     from dbus_fast.aio import MessageBus
 except ImportError:
     dbus_fast = None
@@ -236,7 +238,7 @@ class ZeroMq(Contender):
 
 
 class DBus(Contender):
-    """dbus-fast, through a dbus-daemon on a private address."""
+    """dbus-fast's messages, through a dbus-daemon on a private address."""
 
     bus = "org.machio.Benchmark"
     config = """<busconfig><type>session</type><listen>unix:path={}/bus</listen>
@@ -267,9 +269,19 @@ class DBus(Contender):
     async def ask(self, first: Any, trips: Trips) -> None:
         path, daemon = first
         bus = await self._connect(path)
+        call = await self._caller(bus)
+        for _ in trips:
+            await call()
+        bus.disconnect()
+        daemon.terminate()
+        daemon.wait()
+        daemon.stdout.close()
+
+    async def _caller(self, bus: Any) -> Callable[[], Awaitable[Any]]:
+        """Return what makes a call, once the other side has its name."""
 
         def call() -> Any:
-            return dbus_fast.Message(
+            message = dbus_fast.Message(
                 destination=self.bus,
                 path="/",
                 interface=self.bus,
@@ -277,24 +289,44 @@ class DBus(Contender):
                 signature="ay",
                 body=[BYTES],
             )
+            return bus.call(message)
 
-        while (await bus.call(call())).message_type is dbus_fast.MessageType.ERROR:
-            await asyncio.sleep(0.01)  # the other side has no name yet
-        for _ in trips:
-            await bus.call(call())
-        bus.disconnect()
-        daemon.terminate()
-        daemon.wait()
-        daemon.stdout.close()
+        while (await call()).message_type is dbus_fast.MessageType.ERROR:
+            await asyncio.sleep(0.01)
+        return call
 
     async def echo(self, second: int) -> None:
         bus = await self._connect(_path_of(second))
+        self._export(bus)
+        await bus.request_name(self.bus)
+        await bus.wait_for_disconnect()
 
+    def _export(self, bus: Any) -> None:
         def answer(message: Any) -> Any:
             if message.member == "Echo":
                 return dbus_fast.Message.new_method_return(message, "ay", message.body)
             return None
 
         bus.add_message_handler(answer)
-        await bus.request_name(self.bus)
-        await bus.wait_for_disconnect()
+
+
+class DBusInterface(DBus):
+    """The same as most write it: an interface whose methods are typed, and a proxy of it."""
+
+    async def _caller(self, bus: Any) -> Callable[[], Awaitable[Any]]:
+        while True:
+            try:
+                described = await bus.introspect(self.bus, "/")
+                break
+            except dbus_fast.DBusError:
+                await asyncio.sleep(0.01)
+        interface = bus.get_proxy_object(self.bus, "/", described).get_interface(self.bus)
+        return functools.partial(interface.call_echo, BYTES)
+
+    def _export(self, bus: Any) -> None:
+        class Echo(dbus_service.ServiceInterface):  # type: ignore[misc]
+            @dbus_service.method()  # type: ignore[untyped-decorator]
+            def Echo(self, data: "ay") -> "ay":  # type: ignore[name-defined]  # noqa: F821, N802, UP037
+                return data
+
+        bus.export("/", Echo(self.bus))
