@@ -207,6 +207,23 @@ def request_notification(name: int, message_id: int, sync: int, notify: int, pol
     return int(previous[0])
 
 
+def request_room(name: int, notify: int, kqueue: Kqueue, sleeper: int) -> int:
+    """Ask to be told of room, at once if there is some; in turn with others who ask so.
+
+    Whoever has asked and sends nothing calls `pass_room`. sleeper: the epoll that the loop sleeps
+    in, or -1. Returns as `request_notification`. Mach: MACH_NOTIFY_SEND_POSSIBLE, sync.
+    """
+    previous = ffi.new("mach_port_t *")
+    code = lib.machio_request_room(name, notify, kqueue.fd, sleeper, previous)
+    _check(code, "mach_port_request_notification")
+    return int(previous[0])
+
+
+def pass_room(name: int) -> None:
+    """Let the next who waits for room have this task's turn, if it has come."""
+    lib.machio_pass_room(name)
+
+
 # How many notifications are taken at a time.
 NOTIFICATIONS = 16
 

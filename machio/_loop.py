@@ -278,6 +278,7 @@ class Adapter:
         self.mailbox: Any = None  # the notify port; _requests.py keeps it here
         self.reply_ports: Any = None  # the idle ones; ports.py keeps them here
         self.threads: Any = None  # how many there may be; bootstrap.py keeps it here
+        self.sleeper: int = _sleeper_of(loop)
         self.kqueue: _ffi.Kqueue = _ffi.Kqueue()
         try:
             # For reading only: no kqueue becomes writable, and a Mac's cannot be asked for that.
@@ -395,6 +396,15 @@ class Adapter:
         self.kqueue.close()
         for watch in watches:
             watch.wake()
+
+
+def _sleeper_of(loop: Any) -> int:
+    """Return the descriptor that a loop sleeps in; -1: it does not tell. The layer may use it."""
+    with contextlib.suppress(AttributeError):
+        return int(loop._selector.fileno())  # noqa: SLF001 - asyncio's
+    with contextlib.suppress(AttributeError):
+        return int(loop._get_backend_id())  # noqa: SLF001 - uvloop's
+    return -1
 
 
 _adapters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Adapter] = (

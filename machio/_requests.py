@@ -64,6 +64,10 @@ class _Slot:
             if self.owner is None:
                 self._request(adapter, armed=False)
 
+    def awaits(self, what: str) -> bool:
+        """Tell whether somebody waits for it."""
+        return any(key[1] is what and line.first for key, line in self.lines.items())
+
     def arm(self, adapter: Adapter, *, anew: bool = False) -> None:
         """Make sure that one is that fires for room: at once if there is some.
 
@@ -82,7 +86,12 @@ class _Slot:
 
     def _request(self, adapter: Adapter | None, *, armed: bool) -> None:
         notify = _wire.NAME_NULL if adapter is None else (adapter.mailbox or _Mailbox(adapter)).name
-        previous = _ffi.request_notification(self.name, _SEND_POSSIBLE, armed, notify, _MAKE_ONCE)
+        if adapter is not None and armed and not self.awaits(_POSSIBLE):  # who is told will send
+            previous = _ffi.request_room(self.name, notify, adapter.kqueue, adapter.sleeper)
+        else:
+            previous = _ffi.request_notification(
+                self.name, _SEND_POSSIBLE, armed, notify, _MAKE_ONCE
+            )
         self.owner, self.armed = adapter, armed
         if previous:
             _ffi.deallocate(previous)
@@ -185,7 +194,7 @@ def is_awaited(name: int) -> bool:
     if slot is None:
         return False
     with _lock:
-        return any(what is _ROOM and line.first for (_, what), line in slot.lines.items())
+        return slot.awaits(_ROOM)
 
 
 async def wait_for_room(
@@ -199,19 +208,22 @@ async def wait_for_room(
     """
     adapter = _loop.current()
     slot, line = _enter(name, adapter, _ROOM)
+    sent = False
     try:
         place = line.join(timeout)
         try:
             while True:
                 if line.first is place:
-                    if not attempted and attempt():
+                    sent = not attempted and attempt()
+                    if sent:
                         return True
                     attempted = False
                     try:
                         slot.arm(adapter)
                     except MachError:
                         # The name may be gone or dead; the attempt says so in terms of sending.
-                        if attempt():
+                        sent = attempt()
+                        if sent:
                             return True
                         raise
                 if place.limit is True:
@@ -221,6 +233,8 @@ async def wait_for_room(
             line.leave(place)
     finally:
         _leave(slot, adapter, _ROOM)
+        if not sent and not slot.awaits(_ROOM):
+            _ffi.pass_room(name)
 
 
 async def wait_for_death(name: int, is_dead: Callable[[], bool], timeout: float | None) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from common import fill, rights_held, settle, start
 
 import machio
-from machio import Disposition, Message, PortRightType, ReceiveRight, _requests
+from machio import Disposition, Message, PortRightType, ReceiveRight, _ffi, _requests
 
 
 async def drain(port, count):
@@ -175,6 +175,79 @@ async def test_a_reader_in_another_process(bootstrap_server):
             assert [int(line) for line in out.split()] == expected
             await asyncio.gather(*tasks, return_exceptions=True)
     assert process.returncode == 0
+
+
+CROWD = 6
+EACH = 60
+ONE_OF_THE_CROWD = """
+import asyncio, resource, sys, machio
+
+def sleeps():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+
+async def main():
+    with await machio.serve_fd(int(sys.argv[1]), machio.PortRightType.SEND) as right:
+        await right.send(machio.Message(0))
+        sys.stdin.readline()
+        before = sleeps()
+        for _ in range(int(sys.argv[2])):
+            await right.send(machio.Message(1))
+        await right.send(machio.Message(sleeps() - before))
+
+if sys.argv[3] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
+
+async def test_a_place_in_the_queue_wakes_one_of_the_loops_that_wait(bootstrap_server):
+    handshakes = [machio.ChildPortHandshake() for _ in range(CROWD)]
+    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    processes = []
+    for handshake in handshakes:
+        fd = handshake.server_write_fd()
+        command = [sys.executable, "-c", ONE_OF_THE_CROWD, str(fd), str(EACH), loop]
+        pipe = asyncio.subprocess.PIPE
+        processes.append(await asyncio.create_subprocess_exec(*command, pass_fds=[fd], stdin=pipe))
+        os.close(fd)
+    with ReceiveRight.allocate(queue_limit=1) as port:
+        for handshake in handshakes:
+            with handshake:
+                await handshake.check_in(port, Disposition.MAKE_SEND)
+        assert await drain(port, CROWD) == [0] * CROWD
+        for process in processes:
+            process.stdin.close()
+        received = await drain(port, CROWD * (EACH + 1))
+        for process in processes:
+            assert await process.wait() == 0
+    slept = sum(number for number in received if number != 1)
+    assert slept < 2 * CROWD * EACH  # once for a message, and seldom more
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_who_leaves_in_vain_passes_his_turn_on(how, port, send, monkeypatch):
+    passed = []
+    monkeypatch.setattr(_ffi, "pass_room", passed.append)
+    fill(send, port)
+    timeout = 0.02 if how == "timeout" else 20
+    gone = [await start(send.send(Message(number), timeout)) for number in (10, 11)]
+    stay = await start(send.send(Message(12), 20))
+    if how == "cancel":
+        for task in gone:
+            task.cancel()
+    await asyncio.wait(gone)
+    assert not passed  # the next who waits is of this task
+    assert await drain(port, 6) == [*range(5), 12]
+    await stay
+    assert not passed
+    fill(send, port)
+    last = await start(send.send(Message(13), timeout))
+    if how == "cancel":
+        last.cancel()
+    await asyncio.wait([last])
+    assert passed == [send.name]
 
 
 def test_a_message_that_would_block_may_be_sent_again(port, send):

@@ -8,6 +8,7 @@
 #include "shim.h"
 
 #include <mach/mach_vm.h>
+#include <mach/notify.h>
 #include <stddef.h>
 
 #define WEAK __attribute__((weak))
@@ -15,6 +16,17 @@
 WEAK mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
                                           mach_msg_size_t size, mach_port_name_t name) {
     return mach_msg(buffer, option | MACH_RCV_TIMEOUT, 0, size, name, 0, MACH_PORT_NULL);
+}
+
+WEAK kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t notify, int kq,
+                                       int epfd, mach_port_t *previous) {
+    (void)kq, (void)epfd;
+    return mach_port_request_notification(mach_task_self(), name, MACH_NOTIFY_SEND_POSSIBLE, 1,
+                                          notify, MACH_MSG_TYPE_MAKE_SEND_ONCE, previous);
+}
+
+WEAK void machio_pass_room(mach_port_name_t name) {
+    (void)name;
 }
 
 WEAK const char *machio_last_error(void) {

@@ -13,6 +13,9 @@ mach_msg_return_t machio_send(mach_msg_header_t *buffer, mach_msg_bits_t bits, m
                               mach_msg_timeout_t timeout);
 mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_t option,
                                      mach_msg_size_t size, mach_port_name_t name);
+kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t notify, int kq, int epfd,
+                                  mach_port_t *previous);
+void machio_pass_room(mach_port_name_t name);
 int machio_notifications(mach_port_name_t name, uint64_t *words, int count);
 int machio_events(int kq, uint64_t *words, int count);
 const char *machio_last_error(void);

@@ -47,6 +47,20 @@ mach_msg_return_t machio_receive_now(mach_msg_header_t *buffer, mach_msg_option_
                                      mach_msg_size_t size, mach_port_name_t name);
 
 /*
+ * For an event loop that has found a queue full: asks that a notification come to `notify` when
+ * there is room, at once if there is by now. As mach_port_request_notification() with
+ * MACH_NOTIFY_SEND_POSSIBLE, sync and MACH_MSG_TYPE_MAKE_SEND_ONCE, but for this: where a system
+ * can, a free place is told to one of the tasks that wait so, in turn, and not to all. So whoever
+ * has asked and will not send calls machio_pass_room(), whether he was told or not.
+ *
+ * kq: the kqueue by which the caller hears of `notify`. epfd: the epoll in which the calling loop
+ * sleeps and watches `kq`, under its number as data; -1: not known, and all are told.
+ */
+kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t notify, int kq, int epfd,
+                                  mach_port_t *previous);
+void machio_pass_room(mach_port_name_t name);
+
+/*
  * Takes up to `count` of the system's notifications off a port without waiting, a word each: its id
  * in the upper half, the name or the count that it tells in the lower. What is not the system's is
  * destroyed. Returns how many; fewer than `count`: nothing is left.

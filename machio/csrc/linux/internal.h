@@ -158,8 +158,10 @@ struct mio_port {
     struct mio_source rx, cw, cr;
     struct mio_source room; /* tx once more while mio_task.notice watches it; not closed by it */
     struct mio_port *hash_next;
-    uint64_t asked; /* remote: the hold in which the kernel was asked whether it lives */
-    bool shut;      /* remote: its socket was shut down, by a hostile holder if it lives */
+    struct mio_list turn; /* mio_task.turns, while cr stands in the epoll of a loop that waits */
+    int epfd;             /* that epoll */
+    uint64_t asked;       /* remote: the hold in which the kernel was asked whether it lives */
+    bool shut;            /* remote: its socket was shut down, by a hostile holder if it lives */
 
     /* Local only, from here on. */
     struct mio_kmsg *head, **tail; /* messages that never left the task, and notifications */
@@ -284,6 +286,11 @@ struct mio_entry {
     struct mio_request *request; /* dead-name or send-possible request; owned */
 };
 
+/* An event loop: the epoll in which it sleeps, or -1, and the kqueue that it watches there. */
+struct mio_loop {
+    int epfd, kq;
+};
+
 /* A dead-name or send-possible request. Stays with its entry until fired, cancelled, converted. */
 struct mio_request {
     struct mio_list link;    /* mio_port.requests (also of a LOCAL send-once right's home) */
@@ -291,9 +298,10 @@ struct mio_request {
     struct mio_once *once;   /* ... or this send-once right, REMOTE or LOCAL */
     struct mio_once *notify; /* NULL: fired, the entry is yet to be converted */
     mach_port_name_t name;
-    bool send_possible; /* asked for MACH_NOTIFY_SEND_POSSIBLE */
-    bool armed;         /* fires when there is room */
-    bool ticking;       /* counted in mio_task.armed */
+    bool send_possible;   /* asked for MACH_NOTIFY_SEND_POSSIBLE */
+    bool armed;           /* fires when there is room */
+    bool ticking;         /* counted in mio_task.armed */
+    struct mio_loop loop; /* waits in turn */
 };
 
 /* ---- port sets ---------------------------------------------------------------------------- */
@@ -377,14 +385,15 @@ struct mio_task {
     struct mio_port *self;      /* this task's port */
     struct mio_port *bootstrap; /* the bootstrap port; tx == -1 until connected */
 
-    int notice;          /* epoll of everything whose change causes a notification; -1: none */
-    unsigned wanted;     /* how many sources it watches for somebody's sake */
-    unsigned armed;      /* armed send-possible requests on remote ports */
-    int tick;            /* a timer in `notice`: looks for lost credits; or -1 */
-    bool ticking;        /* it runs */
-    struct mio_list kqs; /* mio_kq.link */
-    int marker;          /* an eventfd that is always readable: makes a kqueue readable */
-    int null;            /* /dev/null, where taken credits go */
+    int notice;            /* epoll of everything whose change causes a notification; -1: none */
+    unsigned wanted;       /* how many sources it watches for somebody's sake */
+    unsigned armed;        /* armed send-possible requests on remote ports */
+    int tick;              /* a timer in `notice`: looks for lost credits; or -1 */
+    bool ticking;          /* it runs */
+    struct mio_list turns; /* mio_port.turn */
+    struct mio_list kqs;   /* mio_kq.link */
+    int marker;            /* an eventfd that is always readable: makes a kqueue readable */
+    int null;              /* /dev/null, where taken credits go */
     struct mio_kmsg *dying, **dying_tail; /* messages of dead ports, about to be destroyed */
     bool reaping;
 };
@@ -801,8 +810,8 @@ enum mio_wire_result {
  * looked at.
  */
 enum mio_wire_result mio_wire_send(int fd, struct mio_kmsg *kmsg, unsigned flags);
-/* A frame without a message. kind: MIO_FRAME_NUDGE, MIO_FRAME_DROPPED. Errors are ignored. */
-void mio_wire_signal(int fd, unsigned kind);
+/* A frame without a message. kind: MIO_FRAME_NUDGE, MIO_FRAME_DROPPED. */
+enum mio_wire_result mio_wire_signal(int fd, unsigned kind);
 /*
  * Takes one frame off a socket. Sets *ret_kmsg for a message; a NULL there with MIO_WIRE_OK is a
  * frame that was dropped as malformed, a nudge or a DROPPED record: *ret_kind tells.
@@ -863,6 +872,9 @@ void mio_requests_moved(struct mio_port *port);
 bool mio_requests_room(struct mio_port *port);
 /* MACH_SEND_NOTIFY found the queue full: arms the send-possible request on the name, if any. */
 void mio_request_arm(struct mio_entry *entry);
+/* shim.h */
+kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t notify, int kq, int epfd,
+                                  mach_port_t *previous);
 
 /* ---- notice.c ------------------------------------------------------------------------------ */
 
@@ -881,6 +893,15 @@ void mio_notice_forget_room(struct mio_port *port);
  */
 bool mio_notice_poll(void);
 bool mio_notice_take(void); /* the same, whatever is watched: mio_task.notice became readable */
+
+/* ---- turn.c -------------------------------------------------------------------------------- */
+
+/* The loop waits for room in a remote port's queue; NULL: none does. False: not in turn. */
+bool mio_turn_wait(struct mio_port *port, const struct mio_loop *loop);
+/* A kqueue is asked: loops that wait are told if there is room. */
+void mio_turns_look(void);
+/* shim.h */
+void machio_pass_room(mach_port_name_t name);
 
 /* ---- fileport.c ---------------------------------------------------------------------------- */
 

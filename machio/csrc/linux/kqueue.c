@@ -335,6 +335,7 @@ static int apply_changes(struct mio_kq *kq, struct request *request) {
 static int wait_for_events(struct mio_kq *kq, struct request *request,
                            const struct mio_deadline *deadline, bool expired) {
     for (;;) {
+        mio_turns_look();
         mio_kq_collect(kq);
         if (kq->fd < 0)
             return EBADF;

@@ -123,16 +123,19 @@ static bool notify_is_foreign(const struct mio_request *request) {
 
 void mio_notice_update_port(struct mio_port *port) {
     bool foreign = false, armed = false;
+    const struct mio_loop *loop = NULL; /* a remote port has one request, for it has one name */
     MIO_EACH(item, &port->requests) {
         struct mio_request *request = MIO_CONTAINER(item, struct mio_request, link);
         foreign |= notify_is_foreign(request);
         armed |= request->armed;
+        loop = &request->loop;
     }
     if (port->state == MIO_PORT_REMOTE) {
         bool wanted = !mio_list_empty(&port->requests) ||
                       (port == mio_task.bootstrap && mio_bootstrap_wants_notice());
-        notice(&port->cr,
-               !wanted ? 0u : EPOLLHUP | (armed && !port->credit_in_hand ? (uint32_t)EPOLLIN : 0u));
+        bool waits = armed && !port->credit_in_hand;
+        bool in_turn = mio_turn_wait(port, waits ? loop : NULL);
+        notice(&port->cr, !wanted ? 0u : EPOLLHUP | (waits && !in_turn ? (uint32_t)EPOLLIN : 0u));
         if (armed && port->credit_in_hand && port->room.fd < 0 && port->tx >= 0)
             mio_source_set(&port->room, port->tx);
         notice(&port->room, armed && port->credit_in_hand ? EPOLLOUT : 0);
@@ -181,8 +184,9 @@ static bool open_tick(void) {
 }
 
 /*
- * Lost credits announce themselves by nothing; while someone waits for room, look now and then. The
- * timer goes on when nobody waits any more, until it finds so: waits follow each other quickly.
+ * Lost credits announce themselves by nothing, nor does it that a loop whose turn it was is gone;
+ * while someone waits for room, look now and then. The timer goes on when nobody waits any more,
+ * until it finds so: waits follow each other quickly.
  */
 void mio_notice_start_tick(void) {
     const struct itimerspec every = {.it_interval = {.tv_sec = 1}, .it_value = {.tv_sec = 1}};

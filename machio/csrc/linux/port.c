@@ -33,6 +33,7 @@ struct mio_port *mio_port_new(enum mio_port_state state) {
     source_init(&port->cr, MIO_SOURCE_CR, port);
     source_init(&port->room, MIO_SOURCE_TX, port);
     source_init(&port->crowd, MIO_SOURCE_CROWD, port);
+    mio_list_init(&port->turn);
     mio_list_init(&port->onces);
     mio_list_init(&port->ripe);
     mio_list_init(&port->memberships);

@@ -109,13 +109,14 @@ struct mio_once *mio_request_cancel(struct mio_entry *entry) {
 }
 
 static kern_return_t register_on(mach_port_name_t name, struct mio_entry *entry, bool send_possible,
-                                 struct mio_once *notify) {
+                                 const struct mio_loop *loop, struct mio_once *notify) {
     struct mio_request *request = calloc(1, sizeof *request);
     if (request == NULL)
         return KERN_RESOURCE_SHORTAGE;
     mio_list_init(&request->link);
     request->name = name;
     request->send_possible = send_possible;
+    request->loop = *loop;
     request->notify = notify;
     entry->request = request;
     if (entry->type & MACH_PORT_TYPE_SEND_ONCE) {
@@ -133,7 +134,8 @@ static kern_return_t register_on(mach_port_name_t name, struct mio_entry *entry,
 }
 
 static kern_return_t request_on_send(mach_port_name_t name, struct mio_entry *entry,
-                                     bool send_possible, bool immediate, struct mio_once *notify,
+                                     bool send_possible, bool immediate,
+                                     const struct mio_loop *loop, struct mio_once *notify,
                                      struct mio_once **ret_previous) {
     *ret_previous = NULL;
     if (notify == NULL && entry->request == NULL)
@@ -156,7 +158,7 @@ static kern_return_t request_on_send(mach_port_name_t name, struct mio_entry *en
         mio_notify_name(notify, MACH_NOTIFY_SEND_POSSIBLE, name, MIO_NOW);
         return KERN_SUCCESS;
     }
-    kern_return_t kr = register_on(name, entry, send_possible, notify);
+    kern_return_t kr = register_on(name, entry, send_possible, loop, notify);
     if (kr == KERN_SUCCESS && send_possible && immediate)
         arm(entry->request);
     return kr;
@@ -193,7 +195,8 @@ static kern_return_t request_on_receive(struct mio_entry *entry, mach_msg_id_t i
 }
 
 static kern_return_t request(mach_port_name_t name, mach_msg_id_t id, mach_port_mscount_t sync,
-                             struct mio_once *notify, struct mio_once **ret_previous) {
+                             const struct mio_loop *loop, struct mio_once *notify,
+                             struct mio_once **ret_previous) {
     struct mio_entry *entry = MACH_PORT_VALID(name) ? mio_entry_get(name) : NULL;
     switch (id) {
     case MACH_NOTIFY_PORT_DESTROYED:
@@ -211,16 +214,15 @@ static kern_return_t request(mach_port_name_t name, mach_msg_id_t id, mach_port_
             return KERN_INVALID_ARGUMENT;
         return entry == NULL ? KERN_INVALID_NAME
                              : request_on_send(name, entry, id == MACH_NOTIFY_SEND_POSSIBLE,
-                                               sync != 0, notify, ret_previous);
+                                               sync != 0, loop, notify, ret_previous);
     default:
         return KERN_INVALID_VALUE;
     }
 }
 
-kern_return_t mach_port_request_notification(ipc_space_t task, mach_port_name_t name,
-                                             mach_msg_id_t id, mach_port_mscount_t sync,
-                                             mach_port_t notify, mach_msg_type_name_t notify_poly,
-                                             mach_port_t *previous) {
+static kern_return_t ask(ipc_space_t task, mach_port_name_t name, mach_msg_id_t id,
+                         mach_port_mscount_t sync, const struct mio_loop *loop, mach_port_t notify,
+                         mach_msg_type_name_t notify_poly, mach_port_t *previous) {
     struct mio_right right = {.kind = MIO_RIGHT_NULL};
     struct mio_once *old = NULL;
     MIO_ENTER(task);
@@ -234,7 +236,7 @@ kern_return_t mach_port_request_notification(ipc_space_t task, mach_port_name_t 
         return mio_leave(kr);
     if (right.kind == MIO_RIGHT_DEAD)
         return mio_leave(KERN_INVALID_CAPABILITY);
-    kr = request(name, id, sync, right.kind == MIO_RIGHT_ONCE ? right.once : NULL, &old);
+    kr = request(name, id, sync, loop, right.kind == MIO_RIGHT_ONCE ? right.once : NULL, &old);
     if (kr != KERN_SUCCESS) {
         mio_right_destroy(&right);
         return mio_leave(kr);
@@ -251,4 +253,19 @@ kern_return_t mach_port_request_notification(ipc_space_t task, mach_port_name_t 
         return mio_leave(KERN_INVALID_CAPABILITY);
     *previous = old_name;
     return mio_leave(KERN_SUCCESS);
+}
+
+kern_return_t mach_port_request_notification(ipc_space_t task, mach_port_name_t name,
+                                             mach_msg_id_t id, mach_port_mscount_t sync,
+                                             mach_port_t notify, mach_msg_type_name_t notify_poly,
+                                             mach_port_t *previous) {
+    const struct mio_loop none = {.epfd = -1, .kq = -1};
+    return ask(task, name, id, sync, &none, notify, notify_poly, previous);
+}
+
+kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t notify, int kq, int epfd,
+                                  mach_port_t *previous) {
+    const struct mio_loop loop = {.epfd = epfd, .kq = kq};
+    return ask(mach_task_self_, name, MACH_NOTIFY_SEND_POSSIBLE, 1, &loop, notify,
+               MACH_MSG_TYPE_MAKE_SEND_ONCE, previous);
 }

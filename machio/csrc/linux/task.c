@@ -57,6 +57,7 @@ kern_return_t mio_port_name(struct mio_port *port, mach_port_name_t *ret_name) {
 static void start(void) {
     mio_task.notice = mio_task.marker = mio_task.null = mio_task.tick = -1;
     mio_task.dying_tail = &mio_task.dying;
+    mio_list_init(&mio_task.turns);
     mio_list_init(&mio_task.kqs);
     mio_task.self = mio_port_well_known(MIO_PORT_LOCAL, MIO_PORT_TASK, &mach_task_self_);
     mio_task.bootstrap = mio_port_well_known(MIO_PORT_REMOTE, MIO_PORT_BOOTSTRAP, &bootstrap_port);

@@ -69,6 +69,8 @@ int mio_source_release(struct mio_source *source) {
         epoll_ctl(mio_task.notice, EPOLL_CTL_DEL, fd, NULL);
         mio_notice_left(source);
     }
+    if (source->kind == MIO_SOURCE_CR)
+        mio_turn_wait(source->port, NULL);
     struct mio_port *port = mio_source_port(source);
     if (source->kind == MIO_SOURCE_ONCE_RX)
         mio_crowd_leave(source->once);

@@ -86,10 +86,10 @@ enum mio_wire_result mio_wire_transmit(int fd, const void *frame, size_t length,
     }
 }
 
-void mio_wire_signal(int fd, unsigned kind) {
+enum mio_wire_result mio_wire_signal(int fd, unsigned kind) {
     struct mio_wire_head head = {
         .magic = MIO_WIRE_MAGIC, .version = MIO_WIRE_VERSION, .kind = (uint8_t)kind};
-    mio_wire_transmit(fd, &head, sizeof head, NULL, 0);
+    return mio_wire_transmit(fd, &head, sizeof head, NULL, 0);
 }
 
 /* ---- in ---------------------------------------------------------------------------------- */
