@@ -100,6 +100,17 @@ __attribute__((unused)) static void check_empty(mach_port_t name) {
     CHECK_EQ(receive(name, &message, 0), MACH_RCV_TIMED_OUT);
 }
 
+/* How many names this task has. */
+__attribute__((unused)) static unsigned names_held(void) {
+    mach_port_name_array_t names;
+    mach_port_type_array_t types;
+    mach_msg_type_number_t count, type_count;
+    CHECK_EQ(mach_port_names(SELF, &names, &count, &types, &type_count), KERN_SUCCESS);
+    CHECK_EQ(vm_deallocate(SELF, (vm_address_t)names, count * sizeof *names), KERN_SUCCESS);
+    CHECK_EQ(vm_deallocate(SELF, (vm_address_t)types, type_count * sizeof *types), KERN_SUCCESS);
+    return count;
+}
+
 __attribute__((unused)) static bool is_mapped(const void *address) {
     unsigned char resident; /* valgrind lets this question about any address pass */
     return mincore((void *)(uintptr_t)mach_vm_trunc_page((uintptr_t)address), vm_page_size,

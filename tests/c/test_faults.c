@@ -95,13 +95,7 @@ struct holdings {
 };
 
 static struct holdings holdings(void) {
-    mach_port_name_array_t names;
-    mach_port_type_array_t types;
-    mach_msg_type_number_t count, type_count;
-    CHECK_EQ(mach_port_names(SELF, &names, &count, &types, &type_count), KERN_SUCCESS);
-    vm_deallocate(SELF, (vm_address_t)names, count * sizeof *names);
-    vm_deallocate(SELF, (vm_address_t)types, type_count * sizeof *types);
-    return (struct holdings){.files = check_fd_count(), .names = (int)count};
+    return (struct holdings){.files = check_fd_count(), .names = (int)names_held()};
 }
 
 /* A send right to `mine` for the process at the other end of the line, and its for this one. */

@@ -22,16 +22,6 @@ static void works(void) {
     destroy_port(port);
 }
 
-static unsigned names_held(void) {
-    mach_port_name_array_t names;
-    mach_port_type_array_t types;
-    mach_msg_type_number_t count, types_count;
-    CHECK_EQ(mach_port_names(SELF, &names, &count, &types, &types_count), KERN_SUCCESS);
-    vm_deallocate(SELF, (vm_address_t)names, count * sizeof *names);
-    vm_deallocate(SELF, (vm_address_t)types, types_count * sizeof *types);
-    return count;
-}
-
 static void *in_thread(void *(*run)(void *), void *argument) {
     pthread_t thread;
     void *result;

@@ -64,6 +64,11 @@ SIGNED(mach_msg_return_t);
 SIZE(boolean_t, 4);
 SIZE(vm_address_t, 8);
 SIZE(vm_size_t, 8);
+SIZE(pointer_t, 8);
+UNSIGNED(pointer_t); /* an integer */
+SIZE(vm_task_entry_t, 4);
+SIZE(thread_state_t, 8);
+SIZE(thread_state_flavor_t, 4);
 SIZE(mach_vm_address_t, 8);
 SIZE(mach_vm_size_t, 8);
 

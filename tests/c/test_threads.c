@@ -109,16 +109,6 @@ static void *work(void *argument) {
     return NULL;
 }
 
-static unsigned names_held(void) {
-    mach_port_name_array_t names;
-    mach_port_type_array_t types;
-    mach_msg_type_number_t count, type_count;
-    CHECK_EQ(mach_port_names(SELF, &names, &count, &types, &type_count), KERN_SUCCESS);
-    vm_deallocate(SELF, (vm_address_t)names, count * sizeof *names);
-    vm_deallocate(SELF, (vm_address_t)types, type_count * sizeof *types);
-    return count;
-}
-
 TEST(threads_send_receive_and_destroy_the_same_ports) {
     pthread_t threads[THREADS];
     struct message message;

@@ -73,6 +73,12 @@ def replace(path: Path, old: str, new: str) -> None:
             {"KERN_NO_SPACE"},
         ),
         (
+            "mach/vm_types.h",
+            "typedef vm_offset_t pointer_t;",
+            "typedef void *pointer_t;",
+            {"pointer_t"},
+        ),
+        (
             "mach/message.h",
             "    mach_port_name_t msgh_voucher_port;\n    mach_msg_id_t msgh_id;\n",
             "    mach_msg_id_t msgh_id;\n    mach_port_name_t msgh_voucher_port;\n",

@@ -172,7 +172,7 @@ def _of_type(
     name: str, node: dict[str, Any], records: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[str, str]]:
     desugared = node["type"].get("desugaredQualType", node["type"]["qualType"])
-    if "(" in desugared:  # of a function, or a pointer to one
+    if "(" in desugared or desugared.endswith("*"):  # of a function, or a pointer
         yield name, f"(long long)__builtin_types_compatible_p({name}, {desugared})"
         return
     for owner in _owned(node):

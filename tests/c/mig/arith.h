@@ -114,6 +114,8 @@ kern_return_t mean
 	mach_port_t server,
 	values_t values,
 	mach_msg_type_number_t valuesCnt,
+	values_t weights,
+	mach_msg_type_number_t weightsCnt,
 	int *mean
 );
 
@@ -174,6 +176,8 @@ __END_DECLS
 		NDR_record_t NDR;
 		mach_msg_type_number_t valuesCnt;
 		int values[16];
+		mach_msg_type_number_t weightsCnt;
+		int weights[16];
 	} __Request__mean_t __attribute__((unused));
 #ifdef  __MigPackStructs
 #pragma pack(pop)

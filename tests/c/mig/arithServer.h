@@ -85,6 +85,10 @@ typedef function_table_entry 	*function_table_t;
 __BeforeMigServerHeader
 #endif /* __BeforeMigServerHeader */
 
+#ifndef MIG_SERVER_ROUTINE
+#define MIG_SERVER_ROUTINE
+#endif
+
 
 /* Routine add */
 #ifdef	mig_external
@@ -92,6 +96,7 @@ mig_external
 #else
 extern
 #endif	/* mig_external */
+MIG_SERVER_ROUTINE
 kern_return_t do_add
 (
 	mach_port_t server,
@@ -106,11 +111,14 @@ mig_external
 #else
 extern
 #endif	/* mig_external */
+MIG_SERVER_ROUTINE
 kern_return_t do_mean
 (
 	mach_port_t server,
 	values_t values,
 	mach_msg_type_number_t valuesCnt,
+	values_t weights,
+	mach_msg_type_number_t weightsCnt,
 	int *mean
 );
 
@@ -120,6 +128,7 @@ mig_external
 #else
 extern
 #endif	/* mig_external */
+MIG_SERVER_ROUTINE
 kern_return_t do_keep
 (
 	mach_port_t server,
@@ -136,10 +145,12 @@ mig_external
 #else
 extern
 #endif	/* mig_external */
+MIG_SERVER_ROUTINE
 kern_return_t do_note
 (
 	mach_port_t server,
-	text_t text
+	text_t text,
+	audit_token_t token
 );
 
 #ifdef	mig_external
@@ -197,6 +208,8 @@ extern const struct do_arith_subsystem {
 		NDR_record_t NDR;
 		mach_msg_type_number_t valuesCnt;
 		int values[16];
+		mach_msg_type_number_t weightsCnt;
+		int weights[16];
 	} __Request__mean_t __attribute__((unused));
 #ifdef  __MigPackStructs
 #pragma pack(pop)

@@ -14,6 +14,7 @@
 #include <mach/std_types.h>
 #include <mach/task_info.h>
 #include <mach/task_special_ports.h>
+#include <mach/thread_status.h>
 #include <mach/vm_statistics.h>
 #include <mach/vm_types.h>
 
@@ -48,6 +49,7 @@ typedef mach_port_t bootstrap_t;
 typedef mach_port_t mem_entry_name_port_t;
 typedef mach_port_t exception_handler_t;
 typedef mach_port_t exception_port_t;
+typedef mach_port_t vm_task_entry_t; /* what MIG calls the server's side of a vm_map_t */
 
 typedef task_t task_port_t;
 typedef thread_t thread_port_t;

@@ -16,6 +16,15 @@
 #endif
 #define __MigPackStructs 1
 
+/* What MIG declares its own functions with, unless told otherwise. They see one message, and one
+ * pointer into it, through types that gcc takes to be about different memory: so none of them is
+ * looked into from another. clang does as MIG expects. */
+#if !defined(mig_internal) && defined(__has_attribute)
+#if __has_attribute(__noipa__)
+#define mig_internal static __attribute__((__noipa__, __unused__))
+#endif
+#endif
+
 /* Unpacks a request, calls the routine, packs the reply. */
 typedef void (*mig_stub_routine_t)(mach_msg_header_t *InHeadP, mach_msg_header_t *OutHeadP);
 typedef mig_stub_routine_t mig_routine_t;
