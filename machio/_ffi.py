@@ -450,6 +450,14 @@ class Kqueue:
         if lib.kevent64(self.fd, change, 1, ffi.NULL, 0, 0, self._now) < 0:
             raise OSError(ffi.errno, f"kevent64: {os.strerror(ffi.errno)}")
 
+    def watch_end(self, fd: int, udata: int) -> None:
+        """Register EVFILT_WRITE of `fd` for the end of its readers alone, where that is possible.
+
+        Raises OSError.
+        """
+        if lib.machio_watch_end(self.fd, fd, udata) < 0:
+            raise OSError(ffi.errno, f"kevent64: {os.strerror(ffi.errno)}")
+
     def events(self) -> Sequence[int]:
         """Return what has happened, at most BATCH events at a time, without waiting.
 

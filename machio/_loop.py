@@ -301,12 +301,15 @@ class Adapter:
         with contextlib.suppress(Exception):
             self.close()
 
-    def _register(self, watch: W) -> W:
+    def _register(self, watch: W, *, of_end: bool = False) -> W:
         """Have the kqueue watch; the caller closes the watch, before the fd. Raises OSError."""
         if self.closed:
             raise UsageError("the event loop is shutting down")
         key = watch.key
-        self.kqueue.change(watch.ident, watch.filter, EV_ADD | EV_CLEAR, key << 1)
+        if of_end:
+            self.kqueue.watch_end(watch.ident, key << 1)
+        else:
+            self.kqueue.change(watch.ident, watch.filter, EV_ADD | EV_CLEAR, key << 1)
         self._watches[key] = watch
         return watch
 
@@ -323,7 +326,17 @@ class Adapter:
 
     def watch_writer(self, fd: int) -> FileWatch:
         """Watch a pipe or socket for room to write, and for the end of its readers (`eof`)."""
-        return self._register(FileWatch(self, fd, _ffi.EVFILT_WRITE, next(self._file_keys)))
+        return self._register(self._writer(fd))
+
+    def watch_end(self, fd: int) -> FileWatch:
+        """Watch a pipe or socket for the end of its readers, and for little else.
+
+        Not while it is watched for room: a kqueue has one of the two.
+        """
+        return self._register(self._writer(fd), of_end=True)
+
+    def _writer(self, fd: int) -> FileWatch:
+        return FileWatch(self, fd, _ffi.EVFILT_WRITE, next(self._file_keys))
 
     def forget(self, watch: Watch) -> bool:
         """Drop a watch; True if it is still registered in a kqueue of this task."""

@@ -78,14 +78,21 @@ async def spawn(
     child = Child(Link(ours), grace)
     try:
         with theirs:
-            options |= {
-                "env": {**(os.environ if env is None else env), VARIABLE: str(theirs.fileno())},
-                "pass_fds": (*pass_fds, theirs.fileno()),
-            }
+            fd = theirs.fileno()
+            options |= {"env": _environment(env, fd), "pass_fds": (*pass_fds, fd)}
             await child._start(command, options)  # noqa: SLF001 - of this module
         yield child
     finally:
         await child._end()  # noqa: SLF001
+
+
+def _environment(
+    env: Mapping[str, str] | None, fd: int
+) -> Mapping[str, str] | Mapping[bytes, bytes]:
+    if env is not None:
+        return {**env, VARIABLE: str(fd)}
+    # As bytes, which is what the system has: decoded they would be encoded again.
+    return {**os.environb, VARIABLE.encode(): str(fd).encode()}
 
 
 class Child:

@@ -36,6 +36,7 @@ import os
 import threading
 import time
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from . import _checkin, _ffi, _loop, _pipes, _wire, bootstrap, tracing
@@ -56,7 +57,7 @@ from .errors import (
 from .messages import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from ._right import Right
     from .messages import Disposition, PortRightType
@@ -215,36 +216,43 @@ async def limited(work: Awaitable[T], timeout: float | None) -> T:
 async def serve_on(fd: int, right_type: PortRightType) -> ReceiveRight | SendRight | SendOnceRight:
     """Do what `serve_fd` does, but for the time limit, on an fd that stays the caller's."""
     server = _checkin.Server(os.urandom(8), service_name(), right_type)
-    with (
-        await bootstrap.check_in(server.service_name) as service,
-        contextlib.closing(_loop.current().watch_writer(fd)) as pipe,
-    ):
-        try:
-            await _offer(fd, pipe, server.offer())
-        except BrokenPipeError:
-            pipe.eof = True
-        queue = _Queue(service, pipe, server)
-        line = service.watch()
+    with await bootstrap.check_in(server.service_name) as service:
+        with contextlib.suppress(BrokenPipeError):
+            await _offer(fd, server.offer())
+        with contextlib.closing(_loop.current().watch_end(fd)) as pipe:
+            queue = _Queue(service, pipe, server)
+            line = service.watch()
 
-        def look_if_ended() -> None:
-            if pipe.eof:
-                line.wake()
+            def look_if_ended() -> None:
+                if pipe.eof:
+                    line.wake()
 
-        # From here the pipe's end makes the server look at the queue, for the last time.
-        pipe.on_event = look_if_ended
-        while True:
-            await line.stand(queue.look, None)
-            if server.done:
-                return queue.outcome()
-            await asyncio.sleep(0)
+            # From here the pipe's end makes the server look at the queue, for the last time.
+            pipe.on_event = look_if_ended
+            while True:
+                await line.stand(queue.look, None)
+                if server.done:
+                    return queue.outcome()
+                await asyncio.sleep(0)
 
 
-async def _offer(fd: int, pipe: _loop.FileWatch, data: bytes) -> None:
+async def _offer(fd: int, data: bytes) -> None:
+    adapter = _loop.current()
     while data:
-        # Bound now: the closure must not see the next round's data.
-        written = await pipe.stand(lambda data=data: _pipes.write_now(fd, data), None)  # type: ignore[misc]
-        assert isinstance(written, int)
+        written = await _when_ready(partial(_pipes.write_now, fd, data), adapter.watch_writer, fd)
         data = data[written:]
+
+
+async def _when_ready(
+    attempt: Callable[[], T | None], watch: Callable[[int], _loop.FileWatch], fd: int
+) -> T:
+    """Return what `attempt` returns as soon as that is not None: at once, as a rule."""
+    result = attempt()
+    if result is None:
+        with contextlib.closing(watch(fd)) as file:
+            result = await file.stand(attempt, None)
+    assert result is not None
+    return result
 
 
 class _Queue:
@@ -370,15 +378,7 @@ async def read_offer(fd: int, client: _checkin.Client) -> None:
 
     Raises ServerGoneError, ProtocolError. After a cancellation it may be called again.
     """
-    try:
-        pipe = _loop.current().watch_reader(fd)
-    except OSError:
-        # Not a kind of file that one waits for, an ordinary one say: it never blocks.
-        while client.needed:
-            client.feed(os.read(fd, client.needed))
-        return
-    with contextlib.closing(pipe):
-        while client.needed:
-            data = await pipe.stand(lambda: _pipes.read_now(fd, client.needed), None)
-            assert isinstance(data, bytes)
-            client.feed(data)
+    adapter = _loop.current()
+    while client.needed:
+        attempt = partial(_pipes.read_now, fd, client.needed)
+        client.feed(await _when_ready(attempt, adapter.watch_reader, fd))

@@ -113,6 +113,14 @@ def test_calls_of_functions_in_python(subject: str) -> None:
     check(subject, "calls", each(*TALK, subject, "calls", few=50, many=150))
 
 
+@pytest.mark.usefixtures("bootstrap_server")
+@pytest.mark.parametrize("what", ["syscalls", "calls"])
+def test_what_the_parent_of_a_new_child_does(programs: Path, c_examples: Path, what: str) -> None:
+    counter = [programs / "count"] if what == "syscalls" else []
+    talk = [*counter, *TALK, "start", what]
+    check("start", what, each(*talk, few=10, many=30, rest=[str(c_examples / "child")]))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whose a page is")
 def test_memory_of_a_port_that_a_task_waits_on() -> None:
     waiting = [sys.executable, str(COSTS / "waiting.py")]

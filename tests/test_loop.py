@@ -376,9 +376,10 @@ class TestNotifications:
 
 
 class TestPipes:
-    async def test_the_end_of_the_readers(self):
+    @pytest.mark.parametrize("how", ["watch_writer", "watch_end"])
+    async def test_the_end_of_the_readers(self, how):
         read, write = os.pipe()
-        watch = _loop.current().watch_writer(write)
+        watch = getattr(_loop.current(), how)(write)
         await settle()
         assert not watch.eof
         seen = asyncio.Event()
@@ -389,14 +390,15 @@ class TestPipes:
         watch.close()
         os.close(write)
 
-    async def test_the_end_of_a_half_shut_socket(self):
+    @pytest.mark.parametrize("how", ["watch_writer", "watch_end"])
+    async def test_the_end_of_a_half_shut_socket(self, how):
         import socket
 
         server, client = socket.socketpair()
         server.shutdown(socket.SHUT_RD)
         client.shutdown(socket.SHUT_WR)
         with server:
-            watch = _loop.current().watch_writer(server.fileno())
+            watch = getattr(_loop.current(), how)(server.fileno())
             await settle()
             assert not watch.eof, "half shut is not the end"
             seen = asyncio.Event()

@@ -10,6 +10,7 @@
 #include <mach/mach_vm.h>
 #include <mach/notify.h>
 #include <stddef.h>
+#include <sys/event.h>
 
 #define WEAK __attribute__((weak))
 
@@ -27,6 +28,12 @@ WEAK kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t n
 
 WEAK void machio_pass_room(mach_port_name_t name) {
     (void)name;
+}
+
+WEAK int machio_watch_end(int kq, int fd, uint64_t udata) {
+    const struct kevent64_s change = {
+        .ident = (uint64_t)fd, .filter = EVFILT_WRITE, .flags = EV_ADD | EV_CLEAR, .udata = udata};
+    return kevent64(kq, &change, 1, NULL, 0, 0, NULL);
 }
 
 WEAK const char *machio_last_error(void) {

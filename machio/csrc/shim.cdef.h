@@ -18,6 +18,7 @@ kern_return_t machio_request_room(mach_port_name_t name, mach_port_name_t notify
 void machio_pass_room(mach_port_name_t name);
 int machio_notifications(mach_port_name_t name, uint64_t *words, int count);
 int machio_events(int kq, uint64_t *words, int count);
+int machio_watch_end(int kq, int fd, uint64_t udata);
 const char *machio_last_error(void);
 kern_return_t machio_set_bootstrap_command(const char *const argv[]);
 kern_return_t machio_memory_allocate(mach_vm_size_t size, mach_vm_address_t *address);

@@ -74,6 +74,13 @@ int machio_notifications(mach_port_name_t name, uint64_t *words, int count);
 int machio_events(int kq, uint64_t *words, int count);
 
 /*
+ * Has a kqueue watch a pipe or socket for the end of its readers: as EVFILT_WRITE with EV_CLEAR,
+ * but that there is room is no event, where the system can leave that out. -1 and errno as
+ * kevent64().
+ */
+int machio_watch_end(int kq, int fd, uint64_t udata);
+
+/*
  * Why the calling thread's latest bootstrap call failed, as a sentence that says what to do; NULL
  * if the code says all. Valid until the thread's next bootstrap call.
  */

@@ -3,7 +3,9 @@
  *
  * EVFILT_READ and EVFILT_WRITE on pipes and sockets, EVFILT_USER.
  */
+#include "kqueue.h"
 #include "kqueues.h"
+#include "shim.h" /* its declaration must be that of kqueue.h */
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -103,6 +105,92 @@ TEST(pipe_end_that_cannot) {
     check_none(kq);
     close(kq);
     close(fds[0]);
+}
+
+/* A pipe, whose write end comes second, or a pair of sockets. */
+static void make_file(int which, int fds[2]) {
+    CHECK_EQ(which == 0 ? pipe(fds) : socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+}
+
+TEST(the_end_of_the_readers_alone) {
+    for (int which = 0; which < 2; which++) {
+        int kq = kqueue(), fds[2];
+        make_file(which, fds);
+        CHECK_EQ(machio_watch_end(kq, fds[1], 6), 0);
+        check_none(kq);
+        put(fds[1], "hello");
+        get(fds[0], 5);
+        CHECK(!readable(kq));
+        check_none(kq);
+        close(fds[0]);
+        CHECK(readable(kq));
+        check_file(kq, fds[1], EVFILT_WRITE, true, -1);
+        check_none(kq);
+        CHECK_EQ(change(kq, (uint64_t)fds[1], EVFILT_WRITE, EV_DELETE, 0), 0);
+        CHECK_EQ(machio_watch_end(kq, fds[1], 6), 0);
+        check_file(kq, fds[1], EVFILT_WRITE, true, -1);
+        close(fds[1]);
+        CHECK_EQ(machio_watch_end(kq, fds[1], 6), -1);
+        CHECK_EQ(errno, EBADF);
+        close(kq);
+    }
+}
+
+/* Writes as much as there is room for. */
+static int fill(int fd) {
+    static const char page[4096];
+    int size = 0;
+    CHECK_EQ(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    for (ssize_t n; (n = write(fd, page, sizeof page)) > 0;)
+        size += (int)n;
+    return size;
+}
+
+static int take(int fd) {
+    char buffer[65536];
+    ssize_t n = read(fd, buffer, sizeof buffer);
+    CHECK(n > 0);
+    return (int)n;
+}
+
+TEST(the_end_becomes_room_and_back) {
+    for (int which = 0; which < 2; which++) {
+        int kq = kqueue(), fds[2];
+        make_file(which, fds);
+        CHECK_EQ(machio_watch_end(kq, fds[1], 6), 0);
+        CHECK(!readable(kq));
+        CHECK_EQ(add(kq, fds[1], EVFILT_WRITE, EV_CLEAR), 0);
+        CHECK(readable(kq));
+        check_file(kq, fds[1], EVFILT_WRITE, false, -1);
+        int most = fill(fds[1]);
+        check_none(kq);
+        while (most > 0)
+            most -= take(fds[0]);
+        check_file(kq, fds[1], EVFILT_WRITE, false, -1);
+        CHECK_EQ(machio_watch_end(kq, fds[1], 6), 0);
+        check_none(kq);
+        CHECK(!readable(kq));
+        close(fds[0]);
+        check_file(kq, fds[1], EVFILT_WRITE, true, -1);
+        close(fds[1]);
+        close(kq);
+    }
+}
+
+TEST(the_end_beside_a_reader) {
+    int kq = kqueue(), fds[2];
+    make_file(1, fds);
+    CHECK_EQ(machio_watch_end(kq, fds[1], 6), 0);
+    CHECK_EQ(add(kq, fds[1], EVFILT_READ, EV_CLEAR), 0);
+    put(fds[0], "abc");
+    check_file(kq, fds[1], EVFILT_READ, false, 3);
+    check_none(kq);
+    CHECK_EQ(change(kq, (uint64_t)fds[1], EVFILT_READ, EV_DELETE, 0), 0);
+    close(fds[0]);
+    check_file(kq, fds[1], EVFILT_WRITE, true, -1);
+    check_none(kq);
+    close(fds[1]);
+    close(kq);
 }
 
 TEST(clear_fires_for_each_arrival) {

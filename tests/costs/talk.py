@@ -5,7 +5,8 @@
 
 COUNT round trips: of `messages`, calls of a `service`'s typed routine, or of one that a task runs
 `later`, pairs of messages of which the second waits for `room`, or `handshake`s. In one process,
-but for the bootstrap server, so that it goes the same way each time.
+but for the bootstrap server, so that it goes the same way each time. Or it is the `start` of a
+child, whose program is the fourth argument, with a handshake.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
 from machio import (
+    ChildPortHandshake,
     Disposition,
     Message,
     PortRightType,
@@ -27,6 +30,7 @@ from machio import (
     check_in_fd,
     mig,
     serve_fd,
+    spawn,
 )
 
 Data = Annotated[bytes, mig.Bytes(64)]
@@ -119,12 +123,29 @@ async def handshake() -> AsyncIterator[Trip]:
     os.close(writer)
 
 
+@contextlib.asynccontextmanager
+async def start() -> AsyncIterator[Trip]:
+    """Yield what starts the child of examples/c, takes the right that it gives, and ends it."""
+    env = {"MACHIO_BOOTSTRAP": os.environ["MACHIO_BOOTSTRAP"]}
+
+    async def trip() -> None:
+        with ChildPortHandshake() as handshake:
+            fd = handshake.client_read_fd()
+            command = [sys.argv[4], str(fd)]
+            async with spawn(command, env=env, pass_fds=[fd], stdout=subprocess.DEVNULL, grace=0):
+                os.close(fd)
+                (await handshake.serve(PortRightType.SEND)).close()
+
+    yield trip
+
+
 SUBJECTS = {
     "messages": messages,
     "service": service,
     "later": lambda: service("echo_later"),
     "room": room,
     "handshake": handshake,
+    "start": start,
 }
 
 

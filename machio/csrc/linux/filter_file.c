@@ -46,6 +46,11 @@ static bool is_read(const struct mio_knote *knote) {
     return knote->event.filter == EVFILT_READ;
 }
 
+/* EVFILT_WRITE, as machio_watch_end() asks for it: room is not waited for, and not told. */
+static bool is_of_end(const struct mio_knote *knote) {
+    return !is_read(knote) && knote->event.fflags & MIO_NOTE_END;
+}
+
 /* ---- which file it is ------------------------------------------------------------------------ */
 
 static bool peer_known(int fd) {
@@ -171,19 +176,11 @@ static void detach(struct mio_knote *knote) {
         free(file);
 }
 
-static int touch(struct mio_knote *knote, const struct kevent64_s *change, bool add) {
-    if (add) {
-        knote->event.fflags = change->fflags;
-        knote->event.data = change->data;
-        knote->event.udata = change->udata;
-        knote->fired = false;
-    }
-    return 0;
-}
-
 /* Hang-ups and errors come unasked, as long as the descriptor is in the epoll. */
 static uint32_t events_for(const struct mio_knote *knote) {
     enum kind kind = knote->file->kind;
+    if (is_of_end(knote))
+        return 0;
     if (is_read(knote))
         return kind == PIPE_WRITE ? 0u : (uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP;
     return kind == PIPE_READ || kind == LISTENER ? 0u : (uint32_t)EPOLLOUT;
@@ -215,6 +212,16 @@ static int watch(struct mio_knote *knote, bool on) {
     }
     file->events = wanted;
     return 0;
+}
+
+static int touch(struct mio_knote *knote, const struct kevent64_s *change, bool add) {
+    if (add) {
+        knote->event.fflags = change->fflags;
+        knote->event.data = change->data;
+        knote->event.udata = change->udata;
+        knote->fired = false;
+    }
+    return knote->watched ? watch(knote, true) : 0;
 }
 
 /* ---- what there is to report ----------------------------------------------------------------- */
@@ -313,7 +320,10 @@ static enum mio_event evaluate(struct mio_knote *knote, int64_t *ret_data, bool 
     if (file->kind == KQUEUE)
         return inner_state(knote, ret_data, ret_activations);
     struct pollfd fd = {.fd = file->fd, .events = is_read(knote) ? POLLIN | POLLRDHUP : POLLOUT};
-    poll(&fd, 1, 0);
+    if (is_of_end(knote))
+        fd.events = 0;
+    if (poll(&fd, 1, 0) == 0)
+        return MIO_EVENT_NONE;
     bool ready;
     if (file->kind == SOCKET)
         ready = socket_state(knote, fd.revents, ret_data, ret_eof);
@@ -358,6 +368,15 @@ void mio_filter_file_fired(struct mio_kq *kq, int fd, uint32_t events) {
         if (events & (mine | EPOLLHUP | EPOLLERR))
             mio_knote_activate(knote);
     }
+}
+
+int machio_watch_end(int kq, int fd, uint64_t udata) {
+    const struct kevent64_s change = {.ident = (uint64_t)fd,
+                                      .filter = EVFILT_WRITE,
+                                      .flags = EV_ADD | EV_CLEAR,
+                                      .fflags = MIO_NOTE_END,
+                                      .udata = udata};
+    return kevent64(kq, &change, 1, NULL, 0, 0, NULL);
 }
 
 #define FILTER(NUMBER)     \

@@ -102,6 +102,12 @@ struct mio_events {
     bool wide;
 };
 
+/* An fflag of EVFILT_WRITE that is not XNU's: only the end of the readers is an event. */
+#define MIO_NOTE_END 0x00800000u
+
+/* filter_file.c; shim.h tells. */
+int machio_watch_end(int kq, int fd, uint64_t udata);
+
 /* ---- kqueue.c -------------------------------------------------------------------------------- */
 
 struct mio_kq *mio_kq_find(int fd); /* NULL: not one, or closed */
