@@ -286,13 +286,15 @@ def test_header_stands_alone(header: str, standard: str, tmp_path: Path) -> None
 
 
 def test_the_folder_compiles_with_one_line(tmp_path: Path) -> None:
-    """A plain program needs the folder, an include path and -pthread, and nothing else."""
+    """A plain program needs the folder, an include path, -pthread and one header, as on macOS."""
     source = tmp_path / "prog.c"
     source.write_text(
         "#include <mach/mach.h>\n"
         "int main(void) {\n"
         "    mach_port_t port;\n"
-        "    return mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &port);\n"
+        "    const size_t size = sizeof NULL;\n"
+        "    bool made = !mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &port);\n"
+        "    return made && size == sizeof(void *) ? 0 : 1;\n"
         "}\n"
     )
     program = tmp_path / "prog"

@@ -68,7 +68,10 @@ kern_return_t do_keep(mach_port_t port, vm_offset_t data, mach_msg_type_number_t
 kern_return_t do_note(mach_port_t port, text_t text, audit_token_t token) {
     CHECK_EQ(port, server);
     CHECK_EQ(audit_token_to_pid(token), getpid());
-    noted += (int)strlen(text);
+    size_t length = strlen(text);
+    for (size_t i = length + 1; i % 4 != 0; i++)
+        CHECK_EQ(text[i], 0); /* nothing of the caller's stack goes along */
+    noted += (int)length;
     return KERN_SUCCESS;
 }
 
@@ -141,10 +144,17 @@ TEST(memory_goes_out_of_line_and_a_right_in_any_way) {
     stop(thread);
 }
 
+__attribute__((noinline)) static void leave_secrets(void) {
+    volatile char secrets[4096];
+    for (size_t i = 0; i < sizeof secrets; i++)
+        secrets[i] = 's';
+}
+
 TEST(a_simple_routine_waits_for_nobody) {
     pthread_t thread = start();
     text_t text = "four";
     int sum;
+    leave_secrets();
     CHECK_EQ(note(server, text), KERN_SUCCESS);
     memset(text, 'x', sizeof text); /* it has no end: cut */
     CHECK_EQ(note(server, text), KERN_SUCCESS);

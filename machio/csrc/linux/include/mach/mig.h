@@ -19,9 +19,13 @@
 /* What MIG declares its own functions with, unless told otherwise. They see one message, and one
  * pointer into it, through types that gcc takes to be about different memory: so none of them is
  * looked into from another. clang does as MIG expects. */
-#if !defined(mig_internal) && defined(__has_attribute)
-#if __has_attribute(__noipa__)
+#ifdef __has_attribute
+#if __has_attribute(__noipa__) && !defined(mig_internal)
 #define mig_internal static __attribute__((__noipa__, __unused__))
+#endif
+/* The word by which MIG's output asks whether mig_strncpy_zerofill() is there. */
+#if !__has_attribute(weak_import)
+#define weak_import weak
 #endif
 #endif
 

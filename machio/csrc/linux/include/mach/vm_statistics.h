@@ -4,6 +4,9 @@
 #ifndef _MACH_VM_STATISTICS_H_
 #define _MACH_VM_STATISTICS_H_
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #define VM_FLAGS_FIXED 0x00000000    /* at the address given, rounded down to a page */
 #define VM_FLAGS_ANYWHERE 0x00000001 /* wherever there is room */
 #define VM_FLAGS_PURGABLE 0x00000002

@@ -8,6 +8,7 @@
 #ifndef _MACH_VM_TYPES_H_
 #define _MACH_VM_TYPES_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef unsigned int natural_t;
