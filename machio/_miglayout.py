@@ -26,45 +26,57 @@ _CODE = struct.Struct("=i")
 _NO_ERROR = _CODE.pack(0)
 _SUCCESS = NDR + _NO_ERROR
 _ERROR_SIZE = len(_SUCCESS)
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the last bits of a size
 # The id of a reply is that of its request and this.
 REPLY_OFFSET = 100
 
 
 class _Flat:
-    """What writes and reads a body that always has the same size, in one call of `struct`.
+    """What writes and reads a body in one call of `struct`: all of it, but for bytes at the end.
 
-    pack: None if the size varies. before: what is to be done with the values of some places before
-    they are packed; only: the same if there is but one value. after: the same when they were read.
+    pack: None if that cannot be, since something varies in length before the end. before: what is
+    to be done with the values of some places before they are packed; only: the same if there is but
+    one value, of one size. after: the same when they were read. size: without the bytes at the end,
+    whose count is the last to be packed. unit: how many there are of them for each; 0 if none are.
     """
 
-    __slots__ = ("after", "before", "only", "pack", "size", "unpack")
+    __slots__ = ("after", "before", "most", "only", "pack", "size", "unit", "unpack_from")
 
     def __init__(self, head: bytes, kinds: Sequence[Kind]) -> None:
         self.pack: Callable[..., bytes] | None = None
-        self.size = -1  # that of no body
+        self.only: Callable[[Any], Any] | None = None
         self.before: list[tuple[int, Callable[[Any], Any]]] = []
         self.after: list[tuple[int, Callable[[Any], Any]]] = []
+        self.unit = self.most = 0
         form = ""
         for place, kind in enumerate(kinds):
-            if not isinstance(kind, Fixed) or kind.variable:
+            if not isinstance(kind, Fixed) or self.unit:
                 return
-            code, to_code, from_code = kind.flat()
-            form += f"{code}{padded(kind.size) - kind.size}x"
+            if kind.variable:
+                code, to_code, from_code, self.unit, self.most = kind.tail()
+                form += code
+                if not self.unit:  # elements of nothing
+                    return
+            else:
+                code, to_code, from_code = kind.flat()
+                form += f"{code}{padded(kind.size) - kind.size}x"
             if to_code is not None:
                 self.before.append((place, to_code))
             if from_code is not None:
                 self.after.append((place, from_code))
-        self.only = self.before[0][1] if self.before and len(kinds) == 1 else None
+        if self.before and len(kinds) == 1 and not self.unit:
+            self.only = self.before[0][1]
         self.pack = struct.Struct(f"={len(head)}s{form}").pack
         rest = struct.Struct(f"={len(head)}x{form}")
-        self.size, self.unpack = rest.size, rest.unpack
+        self.size, self.unpack_from = rest.size, rest.unpack_from
 
 
 class Layout:
     """The arguments of a message with an id, which is a request or (`is_reply`) a reply.
 
-    A body that always has the same size is written and read by one call of the struct module. What
-    that cannot do is left to the kinds, one by one: they know what is wrong.
+    A body in which nothing varies in length, but perhaps its end, is written and read by one call
+    of the struct module. What that cannot do is left to the kinds, one by one: they know what is
+    wrong.
     """
 
     def __init__(
@@ -97,7 +109,11 @@ class Layout:
                 ready = list(values)
                 for place, step in flat.before:
                     ready[place] = step(ready[place])
-                return Message(self.id, flat.pack(self.head, *ready))
+                data = b""
+                if flat.unit:
+                    data = ready[-1] + _PADDING[len(ready[-1]) & 3]
+                    ready[-1] = len(ready[-1]) // flat.unit
+                return Message(self.id, flat.pack(self.head, *ready) + data)
             except (UsageError, TypeError, ValueError, struct.error):
                 pass
         descriptors, body = self.pack(values)
@@ -109,9 +125,20 @@ class Layout:
         if flat is None:
             flat = self._flat = _Flat(self.head, self._kinds)
         body = message.body
-        if len(body) != flat.size or body[: len(self.head)] != self.head or message.descriptors:
+        end = len(body)
+        if flat.pack is None or end < flat.size or message.descriptors:
             return None
-        values: Sequence[Any] = flat.unpack(body)
+        if body[: len(self.head)] != self.head:
+            return None
+        values: Sequence[Any] = flat.unpack_from(body)
+        if flat.unit:
+            count = values[-1]
+            end = flat.size + count * flat.unit
+            if count > flat.most or len(body) != padded(end):
+                return None
+            values = (*values[:-1], body[flat.size : end])
+        elif end != flat.size:
+            return None
         if flat.after:
             values = list(values)
             try:

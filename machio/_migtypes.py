@@ -6,7 +6,8 @@ the inline ones; `_migdescriptors.py` has those that travel as descriptors.
 
 A `Kind` writes and reads one argument. What is wrong with a value to be sent is a UsageError that
 names no argument (the layout adds that); what is wrong with one that arrived is a `Fault`. Kinds of
-a fixed size also say how the struct module would do it (`flat`), for a whole message at once.
+a fixed size also say how the struct module would do it (`flat`), for a whole message at once, and
+those that vary in length how they would end one (`tail`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import dataclasses
 import struct
 import types
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, Union, dataclass_transform
 
 from .codes import MigCode
 from .errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+Step: TypeAlias = "Callable[[Any], Any] | None"  # what is done with a value, if anything
 
 COUNT = struct.Struct("=I")
 _VARIABLE_STRING = struct.Struct("=II")  # an offset that MIG does not use, and the length
@@ -97,13 +100,20 @@ class Fixed(Kind):
     align: int = 1
     variable: bool = False  # as a whole argument it has a length before it, and may be shorter
 
-    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+    def flat(self) -> tuple[str, Step, Step]:
         """Return a format of `struct` for one value, and what is to be done before and after.
 
         What it packs is made of a value by the first function, and a value of what it unpacks by
         the second; None: they are the same.
         """
         return f"{self.size}s", self.encode, self.decode
+
+    def tail(self) -> tuple[str, Step, Step, int, int]:
+        """Return the same of a variable one: a format for its count, and functions of its bytes.
+
+        Then how many bytes an element has, and how many elements there may be.
+        """
+        raise NotImplementedError
 
     def encode(self, value: Any) -> bytes:
         """Return exactly `size` bytes."""
@@ -154,7 +164,7 @@ class Number(Fixed):
     def decode(self, data: bytes) -> Any:
         return self._struct.unpack(data)[0]
 
-    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+    def flat(self) -> tuple[str, Step, Step]:
         return self._letter, None, None
 
     def declare(self, name: str) -> str:
@@ -173,7 +183,7 @@ class Boolean(Number):
     def decode(self, data: bytes) -> Any:
         return bool(super().decode(data))
 
-    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+    def flat(self) -> tuple[str, Step, Step]:
         return self._letter, bool, bool
 
 
@@ -208,7 +218,7 @@ class CString(Fixed):
         if not self.variable:
             super().pack(value, rights, body)
             return
-        text = self._text(value) + b"\0"
+        text = self._with_nul(value)
         body += _VARIABLE_STRING.pack(0, len(text)) + text
         body += bytes(-len(body) % 4)
 
@@ -223,6 +233,12 @@ class CString(Fixed):
     def fields(self, name: str) -> list[str]:
         counts = [f"mach_msg_type_number_t {name}{what}" for what in ("Offset", "Cnt")]
         return [*(counts if self.variable else []), *super().fields(name)]
+
+    def tail(self) -> tuple[str, Step, Step, int, int]:
+        return "4xI", self._with_nul, self.decode, 1, self.size
+
+    def _with_nul(self, value: Any) -> bytes:
+        return self._text(value) + b"\0"
 
     def _text(self, value: Any) -> bytes:
         if not isinstance(value, str):
@@ -263,9 +279,8 @@ class Array(Fixed):
         if not self.variable:
             Fixed.pack(self, value, rights, body)  # as super(), which is slow before Python 3.12
             return
-        if len(value) > self.count:
-            raise UsageError(f"up to {self.count} elements are wanted here, not {len(value)}")
-        body += COUNT.pack(len(value)) + self._join(value)
+        data = self._some(value)
+        body += COUNT.pack(len(value)) + data
         body += bytes(-len(body) % 4)
 
     def unpack(self, reader: Reader) -> Any:
@@ -280,6 +295,14 @@ class Array(Fixed):
         count = [f"mach_msg_type_number_t {name}Cnt"] if self.variable else []
         return [*count, *super().fields(name)]
 
+    def tail(self) -> tuple[str, Step, Step, int, int]:
+        return "I", self._some, self.decode, self.element.size, self.count
+
+    def _some(self, value: Any) -> bytes:
+        if len(value) > self.count:
+            raise UsageError(f"up to {self.count} elements are wanted here, not {len(value)}")
+        return self._join(value)
+
     def _join(self, value: Any) -> bytes:
         return b"".join(map(self.element.encode, value))
 
@@ -293,8 +316,11 @@ class Bytes(Array):
     def decode(self, data: bytes) -> Any:
         return data
 
-    def flat(self) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+    def flat(self) -> tuple[str, Step, Step]:
         return f"{self.size}s", self.encode, None
+
+    def tail(self) -> tuple[str, Step, Step, int, int]:
+        return "I", self._some, None, 1, self.count
 
     def encode(self, value: Any) -> bytes:
         if type(value) is bytes and len(value) == self.count:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import struct
 from collections.abc import Sequence
@@ -14,8 +13,6 @@ from hypothesis import strategies as st
 
 import machio
 from machio import Disposition, KernCode, Message, MigCode, PortRightType, ReceiveRight, mig
-from machio._miglayout import Layout
-from machio._migtypes import Fault, kind_of
 
 NDR = bytes((0, 0, 0, 0, 1, 0, 0, 0))
 OK = NDR + bytes(4)
@@ -190,102 +187,6 @@ async def test_unfit_arguments_are_the_callers_mistake(name, arguments, text):
     client = Sample.client(None)
     with pytest.raises(machio.UsageError, match=text):
         await getattr(client, name)(*arguments)
-
-
-class TestBodiesOfOneSize:
-    """They are written and read in one step, which is to make no difference."""
-
-    layout = Layout(
-        4000,
-        [
-            (name, kind_of(annotation))
-            for name, annotation in {
-                "text": Annotated[str, mig.CString(6)],
-                "data": Annotated[bytes, mig.Bytes(5)],
-                "words": Annotated[Sequence[int], mig.Array(mig.int16, 3)],
-                "inner": Inner,
-                "flag": mig.boolean,
-                "number": mig.int8,
-                "real": mig.float64,
-            }.items()
-        ],
-        is_reply=True,
-    )
-
-    values = ("a", bytes(5), (1, 2, 3), Inner(1, 2), 1, 2, 0.5)
-
-    def outcomes(self, values):
-        """Return what becomes of values in one step, and one by one."""
-        for write in (lambda: self.layout.write(values).body, lambda: self.layout.pack(values)[1]):
-            try:
-                yield write()
-            except machio.UsageError as error:
-                yield str(error)
-
-    @given(
-        st.tuples(
-            st.text("aä", max_size=2),
-            st.binary(min_size=5, max_size=5)
-            | st.lists(st.integers(0, 255), min_size=5, max_size=5),
-            st.lists(st.integers(-(2**15), 2**15 - 1), min_size=3, max_size=3),
-            st.builds(Inner, st.integers(-128, 127), st.integers(0, 9)),
-            st.booleans() | st.integers(0, 2),
-            st.integers(-128, 127),
-            st.floats(allow_nan=False),
-        )
-    )
-    def test_what_is_written(self, values):
-        at_once, one_by_one = self.outcomes(values)
-        assert at_once == one_by_one
-        message = self.layout.write(values)
-        read = self.layout.read_flat(message)
-        assert list(read) == self.layout.unpack((), message.body)
-        assert (read[1], read[2], read[4]) == (bytes(values[1]), values[2], bool(values[4]))
-
-    @pytest.mark.parametrize(
-        "wrong",
-        ["123456", "a\0", b"1234", b"123456", [256] * 5, [1, 2], [2**15] * 3, None, 128, 5.5],
-    )
-    def test_what_does_not_fit(self, wrong):
-        refused = 0
-        for place in range(len(self.values)):
-            values = [*self.values]
-            values[place] = wrong
-            at_once, one_by_one = self.outcomes(values)
-            assert at_once == one_by_one
-            refused += isinstance(at_once, str)
-        assert refused >= 4
-
-    def test_what_has_no_nul_is_left_to_the_kinds(self):
-        message = self.layout.write(self.values)
-        message.body = message.body.replace(b"a\0\0\0\0\0", b"abcdef", 1)
-        assert self.layout.read_flat(message) is None
-        with pytest.raises(Fault):
-            self.layout.unpack((), message.body)
-
-    @given(st.data())
-    def test_what_is_read(self, data):
-        """Whatever comes is read in one step as in many, or left to those."""
-        body = bytearray(self.layout.write(self.values).body)
-        for _ in range(data.draw(st.integers(0, 2))):
-            body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-        del body[len(body) - 4 * data.draw(st.integers(0, 1)) :]
-        body += bytes(4 * data.draw(st.integers(0, 1)))
-        read = self.layout.read_flat(Message(4000, body))
-        if read is not None:
-            assert repr(list(read)) == repr(self.layout.unpack((), bytes(body)))
-
-    def test_elements_of_another_size(self):
-        with pytest.raises(machio.UsageError, match="data: bytes are wanted here"):
-            self.layout.write(("", array.array("H", range(5)), [1, 2, 3], Inner(1, 2), 1, 2, 0.5))
-
-    async def test_one_with_rights_is_another(self):
-        """A right that comes along is refused, and closed by whoever received it."""
-        with ReceiveRight.allocate() as port, port.make_send() as send:
-            request = Message(3001, body("numbers", 1, 1, 1, 1.0, True), [send])
-            reply = await Sample().answer(request)
-            assert reply.body[8:] == struct.pack("<i", MigCode.BAD_ARGUMENTS)
-            assert request.rights == (send,)
 
 
 class TestChecks:
