@@ -32,6 +32,7 @@ SEND_NOW: int = SEND | SEND_TIMEOUT
 TYPE_DEAD_NAME: int = lib.MACH_PORT_TYPE_DEAD_NAME
 
 BUFFER_SIZE = 16 * 1024
+_WORDS = 16  # notifications that are taken at a time
 
 
 class Buffer:
@@ -224,19 +225,19 @@ def pass_room(name: int) -> None:
     lib.machio_pass_room(name)
 
 
-# How many notifications are taken at a time.
-NOTIFICATIONS = 16
-
-
 def notifications(port: int) -> list[int]:
-    """Take the system's notifications off a port, at most NOTIFICATIONS, without waiting.
+    """Take the system's notifications off a port, without waiting.
 
     Each is its id << 32, and the name or the count that it tells. Messages that are not the
     system's are destroyed.
     """
-    words = ffi.new("uint64_t[]", NOTIFICATIONS)
-    found: Any = ffi.unpack(words, lib.machio_notifications(port, words, NOTIFICATIONS))
-    return found  # type: ignore[no-any-return]
+    words = ffi.new("uint64_t[]", _WORDS)
+    found: list[int] = []
+    while True:
+        count = lib.machio_notifications(port, words, _WORDS)
+        found += ffi.unpack(words, count)  # type: ignore[arg-type]
+        if count < _WORDS:
+            return found
 
 
 def allocate_memory(size: int) -> int:

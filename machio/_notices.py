@@ -56,13 +56,12 @@ def _request(name: int, notify: int, poly: Disposition) -> int:
 
 def _next_count(notify: int) -> int | None:
     """Take notifications off the port until one is about senders. Raises RightClosedError."""
-    while words := _ffi.notifications(notify):
-        for word in words:
-            message_id, count = word >> 32, word & 0xFFFFFFFF
-            if tracing.on:
-                tracing.notified(message_id, notify, count)
-            if message_id == NotificationId.SEND_ONCE:
-                raise RightClosedError("the port whose senders were awaited is closed")
-            if message_id == NotificationId.NO_SENDERS:
-                return count
+    for word in _ffi.notifications(notify):
+        message_id, count = word >> 32, word & 0xFFFFFFFF
+        if tracing.on:
+            tracing.notified(message_id, notify, count)
+        if message_id == NotificationId.SEND_ONCE:
+            raise RightClosedError("the port whose senders were awaited is closed")
+        if message_id == NotificationId.NO_SENDERS:
+            return count
     return None

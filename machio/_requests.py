@@ -18,17 +18,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from . import _ffi, _loop, _wire, tracing
 from ._loop import Adapter, Line
-from .errors import MachError
+from .codes import SendCode
+from .errors import MachError, mach_error
 from .messages import Disposition, NotificationId, PortRightType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-T = TypeVar("T")
 
 _NAMED = {
     NotificationId.PORT_DELETED: False,
@@ -39,6 +38,17 @@ _NAMED = {
 _SEND_POSSIBLE, _MAKE_ONCE = NotificationId.SEND_POSSIBLE, Disposition.MAKE_SEND_ONCE
 # What tasks wait for.
 _ROOM, _DEATH, _POSSIBLE = "room", "death", "possible"
+
+
+class Sending(Protocol):
+    """A message on its way out (`machio._outgoing.Outgoing`)."""
+
+    def attempt(self) -> bool:
+        """Send without blocking; False: there is no room."""
+        ...
+
+    def give_back(self) -> None:
+        """Return everything to its owner."""
 
 
 class _Slot:
@@ -86,7 +96,8 @@ class _Slot:
 
     def _request(self, adapter: Adapter | None, *, armed: bool) -> None:
         notify = _wire.NAME_NULL if adapter is None else (adapter.mailbox or _Mailbox(adapter)).name
-        if adapter is not None and armed and not self.awaits(_POSSIBLE):  # who is told will send
+        if armed and adapter is not None and not (len(self.lines) > 1 and self.awaits(_POSSIBLE)):
+            # Whoever is told will send.
             previous = _ffi.request_room(self.name, notify, adapter.kqueue, adapter.sleeper)
         else:
             previous = _ffi.request_notification(
@@ -138,14 +149,13 @@ class _Mailbox:
         adapter.at_close(self._close)
 
     def _collect(self) -> None:
-        told = []
-        while words := _ffi.notifications(self.name):
-            told += [_deliver(self.name, word >> 32, word & 0xFFFFFFFF) for word in words]
-            if len(words) < _ffi.NOTIFICATIONS:
-                break
-        for slot in told:
+        told: list[_Slot] = []
+        for word in _ffi.notifications(self.name):
+            slot = _deliver(self.name, word >> 32, word & 0xFFFFFFFF)
             if slot is not None:
-                slot.wake(self._adapter)
+                told.append(slot)
+        for slot in told:
+            slot.wake(self._adapter)
 
     def _close(self) -> None:
         with _lock:
@@ -198,13 +208,12 @@ def is_awaited(name: int) -> bool:
 
 
 async def wait_for_room(
-    name: int, attempt: Callable[[], bool], timeout: float | None, *, attempted: bool = False
-) -> bool:
-    """Have `attempt` send once it is this task's turn, until it says that it has.
+    name: int, sending: Sending, timeout: float | None, *, attempted: bool = False
+) -> None:
+    """Send once it is this task's turn and there is room; or give back what was to be sent.
 
-    It sends without blocking; where it did so in vain a request is registered. `attempted` says
-    that the caller has just done the first. False: the timeout (seconds) has passed. Mach:
-    mach_port_request_notification, SEND_POSSIBLE, sync.
+    `attempted` says that the caller has just attempted in vain. Raises SendTimedOut after `timeout`
+    seconds, and what the attempt raises. Mach: mach_port_request_notification, SEND_POSSIBLE, sync.
     """
     adapter = _loop.current()
     slot, line = _enter(name, adapter, _ROOM)
@@ -214,27 +223,27 @@ async def wait_for_room(
         try:
             while True:
                 if line.first is place:
-                    sent = not attempted and attempt()
-                    if sent:
-                        return True
+                    if not attempted and (sent := sending.attempt()):
+                        return
                     attempted = False
                     try:
                         slot.arm(adapter)
                     except MachError:
                         # The name may be gone or dead; the attempt says so in terms of sending.
-                        sent = attempt()
-                        if sent:
-                            return True
+                        if sent := sending.attempt():
+                            return
                         raise
                 if place.limit is True:
-                    return False
+                    raise mach_error(SendCode.TIMED_OUT, "mach_msg")
                 await place
         finally:
             line.leave(place)
     finally:
         _leave(slot, adapter, _ROOM)
-        if not sent and not slot.awaits(_ROOM):
-            _ffi.pass_room(name)
+        if not sent:
+            sending.give_back()
+            if not slot.awaits(_ROOM):
+                _ffi.pass_room(name)
 
 
 async def wait_for_death(name: int, is_dead: Callable[[], bool], timeout: float | None) -> bool:
@@ -301,4 +310,5 @@ def _leave(slot: _Slot, adapter: Adapter, what: str) -> None:
         del slot.lines[adapter, what]
         if not slot.lines and _slots.get(slot.name) is slot:
             del _slots[slot.name]
-            slot.cancel()
+            if slot.owner is not None:
+                slot.cancel()

@@ -198,17 +198,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
         post = Outgoing.load if waits else send_now
         outgoing = post(message, self, _COPY_SEND)
         if outgoing is not None:
-            await self._send_later(outgoing, timeout, attempted=not waits)
-
-    async def _send_later(
-        self, outgoing: Outgoing, timeout: float | None, *, attempted: bool
-    ) -> None:
-        attempt = outgoing.attempt
-        try:
-            if not await _requests.wait_for_room(self.name, attempt, timeout, attempted=attempted):
-                raise mach_error(SendCode.TIMED_OUT, "mach_msg")
-        finally:
-            outgoing.give_back()
+            await _requests.wait_for_room(self._name, outgoing, timeout, attempted=not waits)
 
     def send_nowait(self, message: Message) -> None:
         """Send, or raise WouldBlock at once if the queue is full; otherwise as `send`.
@@ -246,7 +236,7 @@ class SendRight(_Sender, ObjectSendStream[Message]):
             post = Outgoing.load if waits else send_now
             outgoing = post(message, self, _COPY_SEND, port)
             if outgoing is not None:
-                await self._send_later(outgoing, timeout, attempted=not waits)
+                await _requests.wait_for_room(self._name, outgoing, timeout, attempted=not waits)
             answer = await port.receive(None if deadline is None else deadline.seconds())
         except BaseException:
             port.close()  # and with it the answer, whenever it comes
