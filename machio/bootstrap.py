@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import _ffi, _loop
 from .codes import BootstrapCode
@@ -64,7 +64,7 @@ async def check_in(name: str) -> ReceiveRight:
     port.close()
     if found:  # that of a service which was created before
         return ReceiveRight(found)
-    return await _Errand(lambda: ReceiveRight(_ffi.bootstrap_check_in(encoded))).run()
+    return await _fetch(lambda: ReceiveRight(_ffi.bootstrap_check_in(encoded)))
 
 
 async def look_up(name: str) -> SendRight:
@@ -76,7 +76,7 @@ async def look_up(name: str) -> SendRight:
     found = await _ask(_ffi.ASK_LOOK_UP, encoded)
     if found:
         return SendRight(found)
-    return await _Errand(lambda: SendRight(_ffi.bootstrap_look_up(encoded))).run()
+    return await _fetch(lambda: SendRight(_ffi.bootstrap_look_up(encoded)))
 
 
 async def register(name: str, right: SendRight) -> None:
@@ -157,39 +157,29 @@ async def _ask_connected(adapter: _loop.Adapter, what: int, name: bytes, port: i
     return found
 
 
-class _Errand(Generic[R]):
-    """A call in a thread that fetches a right, for a caller who may stop waiting."""
+async def _fetch(call: Callable[[], R]) -> R:
+    """Return the right that a call in a thread fetches; that of a caller who is gone is closed."""
+    lock = threading.Lock()
+    fetched: list[R] = []
+    abandoned = False
 
-    def __init__(self, call: Callable[[], R]) -> None:
-        self._call: Callable[[], R] = call
-        self._lock = threading.Lock()
-        self._right: R | None = None
-        self._abandoned = False
-
-    async def run(self) -> R:
-        try:
-            await _in_thread(self._fetch)
-        except BaseException:
-            self._abandon()
-            raise
-        right = self._right
-        assert right is not None
-        return right
-
-    def _fetch(self) -> None:
-        right = self._call()
-        with self._lock:
-            if not self._abandoned:
-                self._right = right
+    def fetch() -> None:
+        right = call()
+        with lock:
+            if not abandoned:
+                fetched.append(right)
                 return
         right.close()
 
-    def _abandon(self) -> None:
-        with self._lock:
-            self._abandoned = True
-            right, self._right = self._right, None
-        if right is not None:
+    try:
+        await _in_thread(fetch)
+    except BaseException:
+        with lock:
+            abandoned = True
+        for right in fetched:
             right.close()
+        raise
+    return fetched[0]
 
 
 async def _in_thread(call: Callable[[], None]) -> None:
