@@ -60,15 +60,21 @@ static void sleep_until_told(void) {
     CHECK_EQ(told.ident, loop.notify);
 }
 
-static void take_notification(int id) {
+/* False: none has come. */
+static bool is_notified(int id) {
     struct {
         mach_msg_header_t header;
         uint8_t rest[64];
     } message;
-    CHECK_EQ(mach_msg(&message.header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof message,
-                      loop.notify, 0, 0),
-             MACH_MSG_SUCCESS);
+    if (mach_msg(&message.header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof message, loop.notify,
+                 0, 0) != MACH_MSG_SUCCESS)
+        return false;
     CHECK_EQ(message.header.msgh_id, id);
+    return true;
+}
+
+static void take_notification(int id) {
+    CHECK(is_notified(id));
 }
 
 static void wait_in_loop(mach_port_t there, int id) {
@@ -262,3 +268,59 @@ TEST(the_death_of_the_port_is_told_to_all_loops) {
 }
 
 CHECK_MAIN()
+
+/* ---- many queues ----------------------------------------------------------------------------- */
+
+/* How many files an epoll watches. */
+static int watched(int epfd) {
+    char path[64], line[256];
+    int count = 0;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", epfd);
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL)
+        count += strncmp(line, "tfd:", 4) == 0;
+    fclose(file);
+    return count;
+}
+
+TEST(a_loop_that_waits_for_many_queues_looks_at_few_each_time_and_hears_of_all) {
+    enum { QUEUES = 40, IN_TURN = 16 };
+    mach_port_t ports[QUEUES];
+    struct handed handed[QUEUES];
+    int line[2];
+    char byte;
+    CHECK_EQ(pipe(line), 0);
+    for (int i = 0; i < QUEUES; i++) {
+        ports[i] = new_port();
+        set_limit(ports[i], 1);
+        handed[i] = hand_over(ports[i]);
+        send_id(ports[i], i);
+    }
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        open_loop();
+        for (int i = 0; i < QUEUES; i++)
+            request_room(take_over(&handed[i]));
+        CHECK_EQ(watched(loop.epfd), 1 + IN_TURN);
+        CHECK_EQ(write(line[1], "", 1), 1);
+        for (int told = 0; told < QUEUES;) {
+            sleep_until_told();
+            while (is_notified(MACH_NOTIFY_SEND_POSSIBLE))
+                told++;
+        }
+        CHECK_EQ(watched(loop.epfd), 1);
+        _exit(0);
+    }
+    close(line[1]);
+    CHECK_EQ(read(line[0], &byte, 1), 1);
+    for (int i = 0; i < QUEUES; i++) {
+        forget(&handed[i]);
+        CHECK_EQ(receive_id(ports[i]), i);
+    }
+    CHECK_CHILD(pid);
+    for (int i = 0; i < QUEUES; i++)
+        destroy_port(ports[i]);
+    close(line[0]);
+}

@@ -25,6 +25,16 @@
 #include <poll.h>
 #include <sys/epoll.h>
 
+/* Each is looked at whenever a kqueue is asked. Of more ports notice.c tells, and so to all. */
+#define MOST 16
+
+static bool is_full(void) {
+    unsigned count = 0;
+    MIO_EACH(item, &mio_task.turns)
+        count++;
+    return count >= MOST;
+}
+
 bool mio_turn_wait(struct mio_port *port, const struct mio_loop *loop) {
     int epfd = loop != NULL ? loop->epfd : -1;
     bool waits = !mio_list_empty(&port->turn);
@@ -33,7 +43,7 @@ bool mio_turn_wait(struct mio_port *port, const struct mio_loop *loop) {
     if (waits)
         epoll_ctl(port->epfd, EPOLL_CTL_DEL, port->cr.fd, NULL);
     mio_list_remove(&port->turn);
-    if (epfd < 0 || port->cr.fd < 0)
+    if (epfd < 0 || port->cr.fd < 0 || is_full())
         return false;
     struct epoll_event event = {.events = (uint32_t)EPOLLIN | (uint32_t)EPOLLEXCLUSIVE,
                                 .data.u64 = (uint32_t)loop->kq};
