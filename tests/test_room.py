@@ -177,6 +177,24 @@ async def test_a_reader_in_another_process(bootstrap_server):
     assert process.returncode == 0
 
 
+async def test_a_reader_in_another_process_that_dies(bootstrap_server):
+    with machio.ChildPortHandshake() as handshake:
+        fd = handshake.client_read_fd()
+        command = [sys.executable, "-c", READER, str(fd), "0"]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, pass_fds=[fd], stdin=pipe)
+        os.close(fd)
+        with await handshake.serve(PortRightType.SEND, 20) as send, send.copy() as other:
+            tasks = [await start(send.send(Message(number))) for number in range(5)]
+            tasks.append(await start(other.died()))
+            assert [task.done() for task in tasks] == [True] * 2 + [False] * 4
+            process.kill()
+            ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+            assert [isinstance(end, machio.DeadDestinationError) for end in ends[2:5]] == [True] * 3
+            assert ends[:2] + ends[5:] == [None] * 3
+        await process.wait()
+
+
 CROWD = 6
 EACH = 60
 ONE_OF_THE_CROWD = """
