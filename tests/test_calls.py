@@ -58,6 +58,10 @@ async def test_answers_in_any_order_reach_their_own_calls(port, send):
 
 
 async def test_reply_ports_are_used_again_and_few_are_kept(port, send):
+    await warm_up(port, send)
+    once = [one.name for one in _loop.current().reply_ports]
+    await warm_up(port, send)
+    assert [one.name for one in _loop.current().reply_ports] == once
     tasks = [await start(send.call(ask(index))) for index in range(60)]
     for _ in tasks:
         with await port.receive() as request:
