@@ -124,6 +124,24 @@ class Service(Machio):
             await serving
 
 
+class Handler(Machio):
+    """A call without types, of a handler that a `machio.Service` has for the message's id."""
+
+    async def ask(self, first: Any, trips: Trips) -> None:
+        async with first_end(first) as (_, right):
+            for _ in trips:
+                await right.call(Message(1, BYTES))
+
+    async def echo(self, second: int) -> None:
+        async with second_end(second) as (port, _), machio.Service(port) as service:
+
+            @service.on(1)
+            def answer(request: Message) -> Message:
+                return Message(2, request.body)
+
+            await service.serve()
+
+
 class WideService(Service):
     """The same with a queue of 1024 messages."""
 

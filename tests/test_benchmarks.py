@@ -43,6 +43,7 @@ ROWS = {  # the contenders of figures, of small size, and what they tell
     ),
     "clients of one service": (CROWD, ["floors.Floor:3", "ours.Service:3", "peers.Streams:3"]),
     "round trip in C": ({"median", "p99", "p99.9"}, ["bare", "mach"]),
+    "round trip, asyncio": (TRIP, ["ours.Handler"]),
     "round trip, uvloop": (TRIP, ["ours.Machio", "ours.Service"]),
     "one way, asyncio": ({"median", "cpu"}, ["ours.Machio", "peers.AnyioStreams"]),
     "look-up": (TRIP, ["ours.LookUp"]),
