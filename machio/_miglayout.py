@@ -7,6 +7,7 @@ it means success. An error is always header, NDR, code: mig_reply_error_t. All p
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,13 +95,14 @@ class Layout:
             self.head = NDR if inline else b""
         self._least = len(self.head) + sum(kind.least for kind in self._kinds)
         self.size = _wire.size_of(described, len(self.head) + inline)
-        self._flat: _Flat | None = None  # made when it is used first
+
+    @functools.cached_property
+    def _flat(self) -> _Flat:
+        return _Flat(self.head, self._kinds)
 
     def write(self, values: Sequence[Any]) -> Message:
         """Return a message with the values. Raises UsageError."""
         flat = self._flat
-        if flat is None:
-            flat = self._flat = _Flat(self.head, self._kinds)
         if flat.pack is not None:
             try:
                 if flat.only is not None:
@@ -122,8 +124,6 @@ class Layout:
     def read_flat(self, message: Message) -> Sequence[Any] | None:
         """Return the values in a message that is as it should be; None: `unpack` has to look."""
         flat = self._flat
-        if flat is None:
-            flat = self._flat = _Flat(self.head, self._kinds)
         body = message.body
         end = len(body)
         if flat.pack is None or end < flat.size or message.descriptors:

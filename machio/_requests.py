@@ -88,11 +88,10 @@ class _Slot:
                 self._request(adapter, armed=True)
 
     def cancel(self) -> None:
-        """Take the request back, if there is one and the name still exists."""
-        if self.owner is not None:
-            with contextlib.suppress(MachError):
-                self._request(None, armed=False)
-            self.owner, self.armed = None, False
+        """Take the request back that there is, if the name still exists."""
+        with contextlib.suppress(MachError):
+            self._request(None, armed=False)
+        self.owner, self.armed = None, False
 
     def _request(self, adapter: Adapter | None, *, armed: bool) -> None:
         notify = _wire.NAME_NULL if adapter is None else (adapter.mailbox or _Mailbox(adapter)).name

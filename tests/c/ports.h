@@ -60,6 +60,15 @@ __attribute__((unused)) static void set_limit(mach_port_t port, unsigned limit) 
              KERN_SUCCESS);
 }
 
+/* By a send right; blocks while the queue is full. */
+__attribute__((unused)) static void send_copy(mach_port_t port, int id) {
+    mach_msg_header_t message = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
+                                 .msgh_size = sizeof message,
+                                 .msgh_remote_port = port,
+                                 .msgh_id = id};
+    CHECK_EQ(mach_msg(&message, MACH_SEND_MSG, sizeof message, 0, 0, 0, 0), MACH_MSG_SUCCESS);
+}
+
 __attribute__((unused)) static void send_id(mach_port_t port, int id) {
     mach_msg_header_t message = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_MAKE_SEND, 0),
                                  .msgh_size = sizeof message,

@@ -16,17 +16,6 @@ static pid_t tasks[TASKS];
 
 /* ---- two ways of waiting --------------------------------------------------------------------- */
 
-typedef void (*way_fn)(mach_port_t there, int id);
-
-/* A thread that blocks. */
-static void block(mach_port_t there, int id) {
-    mach_msg_header_t message = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
-                                 .msgh_size = sizeof message,
-                                 .msgh_remote_port = there,
-                                 .msgh_id = id};
-    CHECK_EQ(mach_msg(&message, MACH_SEND_MSG, sizeof message, 0, 0, 0, 0), MACH_MSG_SUCCESS);
-}
-
 /* An event loop: it sleeps in an epoll of its own, in which is its kqueue. */
 static struct {
     int epfd, kq;
@@ -93,12 +82,13 @@ static void wait_in_loop(mach_port_t there, int id) {
     CHECK_EQ(mr, MACH_MSG_SUCCESS);
 }
 
-static const way_fn ways_to_wait[] = {block, wait_in_loop};
+/* A thread that blocks, and a loop. */
+static const send_fn ways_to_wait[] = {send_copy, wait_in_loop};
 
 /* ---- many ------------------------------------------------------------------------------------ */
 
 /* Starts the tasks; the nth sends EACH messages with the id n, waiting for room as need be. */
-static mach_port_t start(way_fn way) {
+static mach_port_t start(send_fn way) {
     mach_port_t port = new_port();
     set_limit(port, 1);
     struct handed handed = hand_over(port);
@@ -122,7 +112,7 @@ static int receive_id(mach_port_t port) {
     return message.header.msgh_id;
 }
 
-static void check_that_a_place_wakes_one(way_fn way) {
+static void check_that_a_place_wakes_one(send_fn way) {
     struct rusage before, after;
     CHECK_EQ(getrusage(RUSAGE_CHILDREN, &before), 0);
     mach_port_t port = start(way);
@@ -136,7 +126,7 @@ static void check_that_a_place_wakes_one(way_fn way) {
 }
 
 TEST(a_place_in_the_queue_wakes_one_of_those_who_wait) {
-    check_that_a_place_wakes_one(block);
+    check_that_a_place_wakes_one(send_copy);
 }
 
 TEST(and_one_of_the_event_loops) {

@@ -40,14 +40,6 @@ static void check_registered(mach_port_t first, mach_port_t second) {
     CHECK_EQ(vm_deallocate(SELF, (vm_address_t)ports, count * sizeof *ports), KERN_SUCCESS);
 }
 
-static void send_copy(mach_port_t port, int id) {
-    mach_msg_header_t message = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0),
-                                 .msgh_size = sizeof message,
-                                 .msgh_remote_port = port,
-                                 .msgh_id = id};
-    CHECK_EQ(mach_msg(&message, MACH_SEND_MSG, sizeof message, 0, 0, 0, 0), MACH_MSG_SUCCESS);
-}
-
 TEST(ports_are_registered_and_looked_up) {
     mach_port_t port = new_port_with_send();
     mach_port_t ports[4] = {port, MACH_PORT_NULL, MACH_PORT_NULL, MACH_PORT_NULL};
